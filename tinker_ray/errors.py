@@ -19,7 +19,8 @@ The upper part of the tree has the upstream SDK's names and ``isinstance`` relat
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
-       └─ RetryableError                      a promise was lost: the whole operation may be tried again
+       ├─ WireFormatError                   bytes that are not what the contract says
+       └─ RetryableError                    a promise was lost: the whole operation may be tried again
 
 No error holds a response, a request or a header: what crosses a process border is text and numbers.
 """
@@ -205,6 +206,19 @@ class EngineError(TinkerError):
 
 class EngineStartError(EngineError):
     """The embedded engine could not be started; the message ends with its last output."""
+
+
+class WireFormatError(TinkerError):
+    """Bytes, or a value to be sent, that the wire contract does not allow.
+
+    Attributes:
+        field: The path of what is wrong, such as ``data[3].model_input.chunks[0].tokens``.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.message = message
+        self.field = field
 
 
 class RetryableError(TinkerError):
