@@ -1,0 +1,43 @@
+"""The two requests that carry bulk data, as values that both sides of the wire share.
+
+Knows nothing of encodings: see :mod:`tinker_ray.wire.codec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tinker_ray.types import SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tinker_ray.types import Datum, ModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardBackwardRequest:
+    """One training batch for one model; ``forward_only`` asks for no gradients."""
+
+    model_id: str
+    data: Sequence[Datum]
+    loss_fn: str
+    seq_id: int | None = None
+    loss_fn_config: Mapping[str, float | str] = field(default_factory=dict)
+    forward_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """A prompt and how to continue it, addressed to a sampling session or directly to weights."""
+
+    prompt: ModelInput
+    sampling_params: SamplingParams = field(default_factory=SamplingParams)
+    num_samples: int = 1
+    sampling_session_id: str | None = None
+    seq_id: int | None = None
+    base_model: str | None = None
+    model_path: str | None = None
+    prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
