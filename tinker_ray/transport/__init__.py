@@ -1,0 +1,1 @@
+"""The one package that talks HTTP: requests and answers as values, retries, connection pools."""

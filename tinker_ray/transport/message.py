@@ -1,0 +1,70 @@
+"""Requests and answers as plain values, and what a transport is.
+
+Knows nothing of any HTTP library: that is the implementations' business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tinker_ray.wire.codec import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.wire.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of an endpoint.
+
+    Attributes:
+        path: Below the base URL, already filled in.
+        headers: Beside those that every request carries.
+        timeout_s: Read timeout; None takes the endpoint's.
+    """
+
+    endpoint: Endpoint
+    path: str
+    content: bytes = field(default=b"", repr=False)
+    content_type: str = JSON
+    accept: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = field(default=b"", repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """What the content is."""
+        return self.headers.get("content-type", "")
+
+
+class Transport(Protocol):
+    """Sends single attempts. Retrying is not its business: see :func:`tinker_ray.transport.retry.send`.
+
+    A transport belongs to the event loop that first uses it.
+    """
+
+    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Send a request once and return the answer, whatever its status.
+
+        Raises:
+            APIConnectionError: There was no answer.
+            APITimeoutError: There was none in time.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection; idempotent."""
+        ...

@@ -1,0 +1,116 @@
+"""Splitting a training batch into requests, and joining their results.
+
+Losses are sums over datums, so that the gradients of the parts add up to those of the whole. Metrics
+carry their reduction in their name (``loss:sum``) and are joined by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinker_ray.errors import WireFormatError
+from tinker_ray.types import EncodedTextChunk, ForwardBackwardOutput, ImageChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinker_ray.types import Datum, ModelInputChunk, TensorData
+
+BYTES_PER_TOKEN = 4
+BYTES_PER_INDEX = 8
+_HASH_MODULUS = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLimits:
+    """The most that one request carries; a datum that exceeds them alone travels alone."""
+
+    max_datums: int = 1024
+    max_bytes: int = 5_000_000
+
+
+def datum_bytes(datum: Datum) -> int:
+    """Estimate the uncompressed size of a datum on the wire."""
+    chunks = sum(_chunk_bytes(chunk) for chunk in datum.model_input.chunks)
+    return chunks + sum(_tensor_bytes(tensor) for tensor in datum.loss_fn_inputs.values())
+
+
+def _chunk_bytes(chunk: ModelInputChunk) -> int:
+    if isinstance(chunk, EncodedTextChunk):
+        return BYTES_PER_TOKEN * chunk.length
+    if isinstance(chunk, ImageChunk):
+        return len(chunk.data)
+    return len(chunk.location)
+
+
+def _tensor_bytes(tensor: TensorData) -> int:
+    indices = len(tensor.sparse_crow_indices or ()) + len(tensor.sparse_col_indices or ())
+    return int(tensor.values.nbytes) + BYTES_PER_INDEX * indices
+
+
+def split(data: Sequence[Datum], limits: ChunkLimits) -> list[list[Datum]]:
+    """Cut a batch into consecutive parts within the limits; no part is empty."""
+    parts: list[list[Datum]] = []
+    size = 0
+    for datum in data:
+        cost = datum_bytes(datum)
+        full = not parts or len(parts[-1]) >= limits.max_datums or size + cost > limits.max_bytes
+        if full:
+            parts.append([])
+            size = 0
+        parts[-1].append(datum)
+        size += cost
+    return parts
+
+
+def join(outputs: Sequence[ForwardBackwardOutput], counts: Sequence[int]) -> ForwardBackwardOutput:
+    """Join the results of consecutive parts of ``counts`` datums each.
+
+    Raises:
+        WireFormatError: A metric's name has not exactly one colon.
+    """
+    return ForwardBackwardOutput(
+        loss_fn_output_type=outputs[0].loss_fn_output_type,
+        loss_fn_outputs=[item for output in outputs for item in output.loss_fn_outputs],
+        metrics=join_metrics([output.metrics for output in outputs], counts),
+    )
+
+
+def join_metrics(parts: Sequence[dict[str, float]], counts: Sequence[int]) -> dict[str, float]:
+    """Reduce metrics that every part has by their suffix; a key with an unknown suffix is dropped.
+
+    Raises:
+        WireFormatError: A name has not exactly one colon.
+    """
+    joined: dict[str, float] = {}
+    for key in parts[0]:
+        if key.count(":") != 1:
+            raise WireFormatError("a metric is named <name>:<reduction>", field=f"metrics.{key}")
+        if all(key in part for part in parts):
+            joined.update(_reduce(key, [part[key] for part in parts], counts))
+    return joined
+
+
+def _reduce(key: str, values: list[float], counts: Sequence[int]) -> dict[str, float]:
+    reduction = key.partition(":")[2]
+    if reduction == "sum":
+        return {key: sum(values)}
+    if reduction == "min":
+        return {key: min(values)}
+    if reduction == "max":
+        return {key: max(values)}
+    if reduction == "mean":
+        return {key: _mean(values, counts)}
+    if reduction == "slack":
+        return {key: max(values) - _mean(values, counts)}
+    if reduction == "unique":
+        return {key if i == 0 else f"{key}_{i}": value for i, value in enumerate(values)}
+    if reduction == "hash2":
+        return {key: float(sum(int(value) for value in values) % _HASH_MODULUS)}
+    return {}
+
+
+def _mean(values: list[float], counts: Sequence[int]) -> float:
+    weighted = sum(value * count for value, count in zip(values, counts, strict=True))
+    return weighted / sum(counts)

@@ -1,0 +1,90 @@
+"""What the answer to a request means: the one place where a status code is judged.
+
+Pure: headers and body in, a judgement out. How often and when to repeat is the transport's business.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinker_ray.errors import STATUS_ERRORS, APIStatusError, InternalServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RETRYABLE_STATUSES = frozenset({408, 409, 429})
+GONE = 410
+TOO_MANY_REQUESTS = 429
+REQUEST_TIMEOUT = 408
+NOT_FOUND = 404
+SERVER_ERROR = 500
+MAX_RETRY_AFTER_S = 60.0
+BODY_EXCERPT_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A failed answer: the error it stands for, and whether another attempt may succeed."""
+
+    error: APIStatusError
+    retryable: bool
+
+
+def is_success(status: int) -> bool:
+    """Tell whether a status is 2xx."""
+    return 200 <= status < 300  # noqa: PLR2004
+
+
+def is_retryable(status: int) -> bool:
+    """Tell whether another attempt may succeed, as far as the status alone says."""
+    return status in RETRYABLE_STATUSES or status >= SERVER_ERROR
+
+
+def judge(status: int, headers: Mapping[str, str], content: bytes, *, now: float = 0.0) -> Judgement:
+    """Judge an answer that is not 2xx.
+
+    Args:
+        status: The HTTP status.
+        headers: With lower-case names; ``x-should-retry`` overrides the rule for the status.
+        content: The body; JSON if possible, else its first 2000 characters go into the error.
+        now: Unix time in seconds, to read a ``Retry-After`` date.
+    """
+    body = _body(content)
+    cls = STATUS_ERRORS.get(status, InternalServerError if status >= SERVER_ERROR else APIStatusError)
+    error = cls(
+        f"Error code: {status} - {body}",
+        status_code=status,
+        body=body,
+        retry_after_s=retry_after_s(headers, now=now),
+    )
+    override = headers.get("x-should-retry", "").lower()
+    retryable = override == "true" if override in {"true", "false"} else is_retryable(status)
+    return Judgement(error, retryable)
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: float = 0.0) -> float | None:
+    """Read ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date); None outside (0, 60] s."""
+    value = _seconds(headers, now)
+    return value if value is not None and 0 < value <= MAX_RETRY_AFTER_S else None
+
+
+def _seconds(headers: Mapping[str, str], now: float) -> float | None:
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return float(milliseconds) / 1000
+        if seconds := headers.get("retry-after"):
+            return float(seconds)
+    except ValueError:
+        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+        return None if date is None else email.utils.mktime_tz(date) - now
+    return None
+
+
+def _body(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode(errors="replace")[:BODY_EXCERPT_CHARACTERS]
