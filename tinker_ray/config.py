@@ -119,6 +119,42 @@ def _cloudflare() -> tuple[str, Secret] | None:
     return (client_id, Secret(secret)) if client_id and secret else None
 
 
+OTLP_HTTP = "http/protobuf"
+"""The OTLP protocol that we speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """What decides whether spans are exported, by the OpenTelemetry specification's variables.
+
+    Attributes:
+        exporters: The names in ``OTEL_TRACES_EXPORTER``; ``otlp`` if it is unset and an OTLP
+            endpoint is set. Empty: no export.
+        protocol: ``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`` or ``OTEL_EXPORTER_OTLP_PROTOCOL``.
+    """
+
+    exporters: tuple[str, ...] = ()
+    protocol: str = OTLP_HTTP
+
+    @classmethod
+    def from_env(cls) -> ExportSettings:
+        """Read the environment."""
+        otlp = "OTEL_EXPORTER_OTLP"
+        endpoint = _first(f"{otlp}_TRACES_ENDPOINT", f"{otlp}_ENDPOINT")
+        listed = _first("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "")
+        names = [name.strip().lower() for name in listed.split(",")]
+        if _first("OTEL_SDK_DISABLED").lower() == "true":
+            names = []
+        return cls(
+            exporters=tuple(name for name in dict.fromkeys(names) if name not in {"", "none"}),
+            protocol=_first(f"{otlp}_TRACES_PROTOCOL", f"{otlp}_PROTOCOL") or OTLP_HTTP,
+        )
+
+
+def _first(*names: str) -> str:
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+
+
 def telemetry_environment() -> dict[str, str]:
     """The ``OTEL_*`` variables of this process, less those that may hold credentials."""
     return {
