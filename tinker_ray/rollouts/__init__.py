@@ -1,0 +1,60 @@
+"""Rollouts: environments, episodes, groups, and the decisions about them; nothing here does I/O.
+
+Knows nothing of Ray, HTTP or event loops. Invariant: every dispatched group ends exactly once.
+"""
+
+from tinker_ray.rollouts.advantage import Advantages, center
+from tinker_ray.rollouts.dispatcher import Account, Dispatcher
+from tinker_ray.rollouts.env import Dataset, Env, EnvGroupBuilder, StepResult, StopCondition
+from tinker_ray.rollouts.episode import run_episode, run_group
+from tinker_ray.rollouts.failure import FailureKind, RolloutFailedError
+from tinker_ray.rollouts.policy import (
+    Policy,
+    RolloutParams,
+    Sampler,
+    SamplerPolicy,
+    derive_seed,
+)
+from tinker_ray.rollouts.trajectory import (
+    Action,
+    Logs,
+    Metrics,
+    Observation,
+    TokensWithLogprobs,
+    Trajectory,
+    TrajectoryGroup,
+    Transition,
+)
+from tinker_ray.rollouts.worker import Attempt, AttemptId, RolloutWorker
+
+__all__ = [
+    "Account",
+    "Action",
+    "Advantages",
+    "Attempt",
+    "AttemptId",
+    "Dataset",
+    "Dispatcher",
+    "Env",
+    "EnvGroupBuilder",
+    "FailureKind",
+    "Logs",
+    "Metrics",
+    "Observation",
+    "Policy",
+    "RolloutFailedError",
+    "RolloutParams",
+    "RolloutWorker",
+    "Sampler",
+    "SamplerPolicy",
+    "StepResult",
+    "StopCondition",
+    "TokensWithLogprobs",
+    "Trajectory",
+    "TrajectoryGroup",
+    "Transition",
+    "center",
+    "derive_seed",
+    "run_episode",
+    "run_group",
+]

@@ -1,0 +1,91 @@
+"""What users implement: environments and builders of groups of environments.
+
+Structurally the protocols of the Tinker cookbook: subclass them or only have the same methods.
+Knows nothing of workers or samplers. Invariant: an environment lives for one episode; a retry
+builds new ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinker_ray.rollouts.trajectory import Action, Logs, Metrics, Observation, Trajectory
+
+StopCondition: TypeAlias = list[str] | list[int] | None
+"""Stop strings or stop tokens of the next action; None leaves only the model's end of sequence."""
+
+
+@dataclass
+class StepResult:
+    """What an environment answers to an action.
+
+    Attributes:
+        reward: The reward of this step.
+        episode_done: Whether the episode ends here; then the next observation only describes the
+            end.
+        next_observation: The prompt of the next action.
+        next_stop_condition: Where the next action stops.
+        metrics: Numbers to average over the run.
+        logs: Words for people, kept with the transcript.
+    """
+
+    reward: float
+    episode_done: bool
+    next_observation: Observation
+    next_stop_condition: StopCondition
+    metrics: Metrics = field(default_factory=dict)
+    logs: Logs = field(default_factory=dict)
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A stateful environment for one agent and one episode."""
+
+    async def initial_observation(self) -> tuple[Observation, StopCondition]:
+        """Return the first prompt and where its answer stops."""
+        ...
+
+    async def step(self, action: Action) -> StepResult:
+        """Take the sampled tokens and answer with a reward and the next prompt."""
+        ...
+
+
+@runtime_checkable
+class EnvGroupBuilder(Protocol):
+    """Makes the environments of one group, whose returns are compared with one another.
+
+    A builder travels to the worker that runs the group: it holds plain values and pickles. If it
+    has a method ``async def cleanup(self)``, that runs after the group, whatever became of it.
+    """
+
+    async def make_envs(self) -> Sequence[Env]:
+        """Return fresh environments, one per trajectory."""
+        ...
+
+    async def compute_group_rewards(
+        self,
+        trajectory_group: list[Trajectory],
+        env_group: Sequence[Env],  # noqa: ARG002 - part of the protocol
+    ) -> list[tuple[float, Metrics]]:
+        """Return a final reward and metrics per trajectory; by default nothing is added."""
+        return [(0.0, {}) for _ in trajectory_group]
+
+    def logging_tags(self) -> list[str]:
+        """Return names under which the metrics of such groups are gathered."""
+        return []
+
+
+class Dataset(Protocol):
+    """The problems of a run, a pure function of the step: the step number is its whole cursor."""
+
+    def batch(self, step: int) -> Sequence[EnvGroupBuilder]:
+        """Return the groups to train on at a step."""
+        ...
+
+    def held_out(self) -> Sequence[EnvGroupBuilder]:
+        """Return the groups to evaluate on; the same ones at each call."""
+        ...

@@ -1,0 +1,76 @@
+"""Why a group failed, in the classes on which retries are decided.
+
+Knows nothing of retries themselves. Invariant: what leaves a worker is a
+:class:`RolloutFailedError` of plain values, whatever a user's environment raised.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from tinker_ray.errors import (
+    ActorLostError,
+    APIConnectionError,
+    InternalServerError,
+    RateLimitError,
+    RequestFailedError,
+    RetryableError,
+    TinkerError,
+)
+
+FailureKind: TypeAlias = Literal["infrastructure", "environment", "request"]
+"""``infrastructure``: the same group may well succeed elsewhere; ``environment``: the user's code
+raised; ``request``: the service refused what was asked of it, and would again."""
+
+DETAIL_LIMIT_CHARACTERS = 400
+
+_INFRASTRUCTURE = (
+    ActorLostError,
+    APIConnectionError,
+    InternalServerError,
+    RateLimitError,
+    RetryableError,
+    OSError,
+)
+
+
+class RolloutFailedError(TinkerError):
+    """A group of rollouts that did not come to its end.
+
+    Attributes:
+        kind: The class of the failure.
+        stage: What was being done, such as ``step`` or ``sample``.
+        detail: Type and words of the error underneath.
+    """
+
+    def __init__(self, *, kind: FailureKind, stage: str, detail: str) -> None:
+        super().__init__(f"{stage} failed ({kind}): {detail}")
+        self.kind: FailureKind = kind
+        self.stage = stage
+        self.detail = detail
+
+
+def classify(error: BaseException) -> FailureKind:
+    """Tell which class an error belongs to."""
+    if isinstance(error, RolloutFailedError):
+        return error.kind
+    if isinstance(error, RequestFailedError):
+        return "request" if error.category == "user" else "infrastructure"
+    if isinstance(error, _INFRASTRUCTURE):
+        return "infrastructure"
+    return "request" if isinstance(error, TinkerError) else "environment"
+
+
+def describe(error: BaseException) -> str:
+    """Write an error as one line of type and words."""
+    text = " ".join(str(error).split())
+    if len(text) > DETAIL_LIMIT_CHARACTERS:
+        text = text[: DETAIL_LIMIT_CHARACTERS - 1] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def as_rollout_failure(error: BaseException, *, stage: str) -> RolloutFailedError:
+    """Turn any error into one that crosses process borders."""
+    if isinstance(error, RolloutFailedError):
+        return error
+    return RolloutFailedError(kind=classify(error), stage=stage, detail=describe(error))

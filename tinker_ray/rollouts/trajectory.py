@@ -1,0 +1,85 @@
+"""What rollouts yield: actions with their logprobs, transitions, trajectories and groups of them.
+
+Structurally the shapes of the Tinker cookbook, so that its environments and reward functions read
+them unchanged. Knows nothing of who sampled. Invariant: the lists of a group run parallel, one
+entry per trajectory.
+
+Source: https://github.com/thinking-machines-lab/tinker-cookbook/blob/30a5f559398028b62083c351c6c7c5688bbcb815/tinker_cookbook/rl/types.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tinker_ray.types import ModelInput, StopReason
+
+Observation: TypeAlias = ModelInput
+Action: TypeAlias = list[int]
+Metrics: TypeAlias = dict[str, float | int]
+Logs: TypeAlias = dict[str, str | int | float]
+
+
+@dataclass
+class TokensWithLogprobs:
+    """Sampled tokens, each with the logprob that the sampling policy gave it."""
+
+    tokens: list[int]
+    maybe_logprobs: list[float] | None
+    stop_reason: StopReason = "stop"
+
+    @property
+    def logprobs(self) -> list[float]:
+        """The logprobs.
+
+        Raises:
+            ValueError: The policy gave none.
+        """
+        if self.maybe_logprobs is None:
+            message = "logprobs are not available: the policy gave none"
+            raise ValueError(message)
+        return self.maybe_logprobs
+
+
+@dataclass
+class Transition:
+    """One turn: what the policy saw, what it did and what the environment said to that."""
+
+    ob: Observation
+    ac: TokensWithLogprobs
+    reward: float
+    episode_done: bool
+    metrics: Metrics = field(default_factory=dict)
+    logs: Logs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The turns of one episode and the observation after the last of them."""
+
+    transitions: list[Transition]
+    final_ob: Observation
+
+
+@dataclass
+class TrajectoryGroup:
+    """The trajectories of one group of environments.
+
+    Attributes:
+        trajectories_G: One per environment.
+        final_rewards_G: What the group builder gave at the end, on top of the rewards of the steps.
+        metrics_G: What the group builder measured.
+    """
+
+    trajectories_G: list[Trajectory]
+    final_rewards_G: list[float]
+    metrics_G: list[Metrics]
+
+    def get_total_rewards(self) -> list[float]:
+        """Return each trajectory's return: the rewards of its steps plus its final reward."""
+        return [
+            sum(transition.reward for transition in trajectory.transitions) + final_reward
+            for trajectory, final_reward in zip(
+                self.trajectories_G, self.final_rewards_G, strict=True
+            )
+        ]
