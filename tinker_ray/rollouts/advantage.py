@@ -26,7 +26,7 @@ class Advantages:
         num_constant_groups: Groups in which every trajectory earned the same.
     """
 
-    advantages_P_G: list[list[float]]
+    advantages_P_G: list[list[float]]  # noqa: N815 - shape suffix
     num_constant_groups: int
 
 

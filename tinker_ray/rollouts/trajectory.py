@@ -71,9 +71,9 @@ class TrajectoryGroup:
         metrics_G: What the group builder measured.
     """
 
-    trajectories_G: list[Trajectory]
-    final_rewards_G: list[float]
-    metrics_G: list[Metrics]
+    trajectories_G: list[Trajectory]  # noqa: N815 - shape suffix
+    final_rewards_G: list[float]  # noqa: N815 - shape suffix
+    metrics_G: list[Metrics]  # noqa: N815 - shape suffix
 
     def get_total_rewards(self) -> list[float]:
         """Return each trajectory's return: the rewards of its steps plus its final reward."""
