@@ -1,0 +1,68 @@
+# What a person runs here. Each target sets up what it needs in .venv, with the versions of
+# constraints.txt; nothing but packages is fetched.
+
+SHELL  := bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN    := .venv/bin
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check ruff mypy layers architecture fmt bench chaos install clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: .venv/.installed-demo ## train a small model with RL on Ray and show what it learned
+	@$(BIN)/tinker-ray demo
+
+test: .venv/.installed-dev ## the whole suite but benchmarks and long chaos
+	@$(BIN)/pytest
+
+check: ruff mypy layers architecture ## style, types, layers and architecture
+	@echo "make check: all good"
+
+ruff: .venv/.installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
+
+mypy: .venv/.installed-dev
+	@$(BIN)/mypy
+
+layers: .venv/.installed-dev
+	@$(BIN)/lint-imports --no-logo
+
+architecture: .venv/.installed-dev
+	@$(BIN)/pytest --quiet tests/architecture
+
+fmt: .venv/.installed-dev ## format, and mend what ruff can mend
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --fix
+
+bench: .venv/.installed-dev ## the benchmarks; they print and write what they measure
+	@$(BIN)/pytest -m bench --capture=no tests/bench
+
+chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
+	@$(BIN)/pytest -m "chaos or soak" tests/chaos
+
+install: .venv/.installed-dev ## everything for development
+
+clean: ## remove the environment, caches and build products; keeps runs/
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.venv/bin/python:
+	@echo "Creating .venv with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinker-ray needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed-demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing tinker-ray with what the demo needs (some minutes the first time)"
+	@$(PIP) --editable '.[engine,rl]'
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing tinker-ray with what development needs (some minutes the first time)"
+	@$(PIP) --editable '.[dev]'
+	@touch .venv/.installed-demo $@
