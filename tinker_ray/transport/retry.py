@@ -79,7 +79,7 @@ async def send(transport: Transport, request: Request, clock: Clock) -> Response
         APIStatusError: The last answer was not 2xx.
         APIConnectionError: There was no answer.
     """
-    attributes = {names.HTTP_REQUEST_METHOD: request.endpoint.method, names.URL_PATH: request.path}
+    attributes = {names.HTTP_REQUEST_METHOD: request.endpoint.method, names.HTTP_ROUTE: request.endpoint.path}
     with span(names.HTTP_REQUEST, kind=SpanKind.CLIENT, attributes=attributes) as current:
         schedule = RetrySchedule(request.endpoint, clock.now(), random.random)
         key = _idempotency_key(request)
@@ -119,7 +119,8 @@ async def _attempt(
     if status.is_success(response.status):
         return response
     verdict = status.judge(response.status, response.headers, response.content, now=time.time())
-    return _Failure(verdict.error, verdict.retryable)
+    handed_on = request.endpoint.backpressure and response.status == status.TOO_MANY_REQUESTS
+    return _Failure(verdict.error, verdict.retryable and not handed_on)
 
 
 def _idempotency_key(request: Request) -> dict[str, str]:

@@ -30,6 +30,7 @@ from tinker_ray.types.record import (
     TrainingRunsResponse,
     WeightsInfoResponse,
 )
+from tinker_ray.types.retry import RetryConfig
 from tinker_ray.types.sampling import (
     SampleResponse,
     SampledSequence,
@@ -79,6 +80,7 @@ __all__ = [
     "ModelInputChunk",
     "OptimStepResponse",
     "ParsedCheckpointTinkerPath",
+    "RetryConfig",
     "SampleResponse",
     "SampledSequence",
     "SamplingParams",

@@ -48,6 +48,7 @@ class Endpoint:
             for none.
         timeout_s: Read timeout.
         type_name: The ``type`` discriminator that current clients put into the JSON body.
+        backpressure: A 429 is the caller's to handle: the request is never repeated because of it.
     """
 
     method: str
@@ -57,6 +58,7 @@ class Endpoint:
     budget_s: float = RETRY_BUDGET_S
     timeout_s: float = DEFAULT_TIMEOUT_S
     type_name: str | None = None
+    backpressure: bool = False
 
     def url_path(self, **parameters: str) -> str:
         """Fill the path.
@@ -91,7 +93,14 @@ CREATE_SAMPLING_SESSION = Endpoint(
     type_name="create_sampling_session",
 )
 CLIENT_CONFIG = Endpoint("POST", f"{_V1}/client/config", Traffic.SESSION)
-ASAMPLE = Endpoint("POST", f"{_V1}/asample", Traffic.SAMPLE, retries=0, type_name="sample")
+ASAMPLE = Endpoint(
+    "POST",
+    f"{_V1}/asample",
+    Traffic.SAMPLE,
+    retries=0,
+    type_name="sample",
+    backpressure=True,
+)
 FORWARD = Endpoint("POST", f"{_V1}/forward")
 FORWARD_BACKWARD = Endpoint("POST", f"{_V1}/forward_backward")
 OPTIM_STEP = Endpoint("POST", f"{_V1}/optim_step", type_name="optim_step")

@@ -1,0 +1,208 @@
+"""Training operations as values, each with its place in the order of its model.
+
+They cross process borders, so that the order is data: whoever executes them sorts by ``seq``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tinker_ray.core.link import validate
+from tinker_ray.core.polling import ResultKind
+from tinker_ray.telemetry import names
+from tinker_ray.types import (
+    AdamParams,
+    CreateModelResponse,
+    LoadWeightsResponse,
+    OptimStepResponse,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+)
+from tinker_ray.wire import codec, endpoint, json_codec
+from tinker_ray.wire.request import ForwardBackwardRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from tinker_ray.core.link import Promise
+    from tinker_ray.transport.message import Response
+    from tinker_ray.types import Datum, ForwardBackwardOutput
+    from tinker_ray.wire.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardBackward:
+    """One request's worth of datums; ``forward_only`` computes no gradients."""
+
+    seq: int
+    data: Sequence[Datum]
+    loss_fn: str
+    loss_fn_config: Mapping[str, float | str] = field(default_factory=dict)
+    forward_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OptimStep:
+    """Apply the accumulated gradients."""
+
+    seq: int
+    params: AdamParams
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Save weights and optimizer state under a name."""
+
+    seq: int
+    name: str
+    ttl_seconds: int | None = None
+    overwrite: bool = False
+    user_metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """Load weights, and the optimizer's state if asked for."""
+
+    seq: int
+    path: str
+    optimizer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SaveForSampler:
+    """Publish the weights for sampling: under a name, or as a sampling session of that number."""
+
+    seq: int
+    name: str | None = None
+    sampling_session_seq_id: int | None = None
+    ttl_seconds: int | None = None
+    user_metadata: Mapping[str, str] | None = None
+
+
+Operation: TypeAlias = ForwardBackward | OptimStep | SaveState | LoadState | SaveForSampler
+OperationResult: TypeAlias = (
+    "ForwardBackwardOutput | OptimStepResponse | SaveWeightsResponse | LoadWeightsResponse "
+    "| SaveWeightsForSamplerResponse"
+)
+
+
+def _json_result(name: str, answer: type[BaseModel]) -> ResultKind[Any]:
+    def decode(response: Response, _promise: Promise) -> BaseModel:
+        return validate(response, answer)
+
+    return ResultKind(name, decode)
+
+
+def _output(response: Response, _promise: Promise) -> ForwardBackwardOutput:
+    return codec.decode_forward_backward_output(response.content, response.content_type)
+
+
+CREATE_MODEL_RESULT: ResultKind[CreateModelResponse] = _json_result(
+    "CreateModel", CreateModelResponse
+)
+LOAD_RESULT: ResultKind[LoadWeightsResponse] = _json_result("LoadWeights", LoadWeightsResponse)
+_OPTIM_STEP_RESULT = _json_result("OptimStep", OptimStepResponse)
+_SAVE_RESULT = _json_result("SaveWeights", SaveWeightsResponse)
+_SAVE_FOR_SAMPLER_RESULT = _json_result("SaveWeightsForSampler", SaveWeightsForSamplerResponse)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An operation ready to be sent: where, what, and what comes back."""
+
+    endpoint: Endpoint
+    body: codec.Body
+    result: ResultKind[Any]
+
+
+def span_name(operation: Operation) -> str:
+    """Name the span of an operation."""
+    if isinstance(operation, ForwardBackward):
+        return names.FORWARD if operation.forward_only else names.FORWARD_BACKWARD
+    return _SPAN_NAMES[type(operation)]
+
+
+def encode(operation: Operation, model_id: str, *, protobuf: bool) -> Encoded:
+    """Put an operation on the wire.
+
+    Raises:
+        WireFormatError: A value cannot travel.
+    """
+    if isinstance(operation, ForwardBackward):
+        return _encode_forward_backward(operation, model_id, protobuf=protobuf)
+    route, result, fields = _JSON_OPERATIONS[type(operation)](operation)
+    body = {"model_id": model_id, "seq_id": operation.seq, **fields}
+    body = {key: value for key, value in body.items() if value is not None}
+    body["type"] = route.type_name
+    return Encoded(route, codec.Body(json_codec.dumps(body, route.path), codec.JSON), result)
+
+
+def _encode_forward_backward(
+    operation: ForwardBackward, model_id: str, *, protobuf: bool
+) -> Encoded:
+    request = ForwardBackwardRequest(
+        model_id=model_id,
+        seq_id=operation.seq,
+        data=operation.data,
+        loss_fn=operation.loss_fn,
+        loss_fn_config=operation.loss_fn_config,
+        forward_only=operation.forward_only,
+    )
+    plain_forward = operation.forward_only and not protobuf
+    return Encoded(
+        endpoint.FORWARD if plain_forward else endpoint.FORWARD_BACKWARD,
+        codec.encode_forward_backward(request, proto=protobuf),
+        ResultKind("Forward" if operation.forward_only else "ForwardBackward", _output, protobuf),
+    )
+
+
+_Fields: TypeAlias = "tuple[Endpoint, ResultKind[Any], dict[str, Any]]"
+
+
+def _optim_step(operation: OptimStep) -> _Fields:
+    fields = {"adam_params": operation.params.model_dump()}
+    return endpoint.OPTIM_STEP, _OPTIM_STEP_RESULT, fields
+
+
+def _save_state(operation: SaveState) -> _Fields:
+    fields = {
+        "path": operation.name,
+        "ttl_seconds": operation.ttl_seconds,
+        "overwrite": operation.overwrite or None,
+        "user_metadata": operation.user_metadata,
+    }
+    return endpoint.SAVE_WEIGHTS, _SAVE_RESULT, fields
+
+
+def _load_state(operation: LoadState) -> _Fields:
+    fields = {"path": operation.path, "optimizer": operation.optimizer}
+    return endpoint.LOAD_WEIGHTS, LOAD_RESULT, fields
+
+
+def _save_for_sampler(operation: SaveForSampler) -> _Fields:
+    fields = {
+        "path": operation.name,
+        "sampling_session_seq_id": operation.sampling_session_seq_id,
+        "ttl_seconds": operation.ttl_seconds,
+        "user_metadata": operation.user_metadata,
+    }
+    return endpoint.SAVE_WEIGHTS_FOR_SAMPLER, _SAVE_FOR_SAMPLER_RESULT, fields
+
+
+_JSON_OPERATIONS: dict[type, Callable[[Any], _Fields]] = {
+    OptimStep: _optim_step,
+    SaveState: _save_state,
+    LoadState: _load_state,
+    SaveForSampler: _save_for_sampler,
+}
+
+_SPAN_NAMES: dict[type, str] = {
+    OptimStep: names.OPTIM_STEP,
+    SaveState: names.SAVE_STATE,
+    LoadState: names.LOAD_STATE,
+    SaveForSampler: names.SAVE_WEIGHTS_FOR_SAMPLER,
+}

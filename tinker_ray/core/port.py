@@ -1,0 +1,110 @@
+"""What the public clients stand on: the same operations, in this process or through actors.
+
+The cores of this package are one implementation, the handles of :mod:`actors` the other. Arguments and
+results are plain values, and every method may be called from the one event loop that owns the runtime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.core.operation import Operation
+    from tinker_ray.core.session import ModelHandle, ServerFlags
+    from tinker_ray.types import (
+        GetServerCapabilitiesResponse,
+        LoraConfig,
+        RetryConfig,
+        SampleResponse,
+    )
+    from tinker_ray.wire.request import SampleRequest
+
+
+class SessionPort(Protocol):
+    """An open session."""
+
+    async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
+        """Ask which base models the service offers."""
+        ...
+
+    async def create_model(
+        self,
+        model_seq_id: int,
+        base_model: str,
+        lora: LoraConfig,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model to train."""
+        ...
+
+    async def create_model_from_state(
+        self,
+        model_seq_id: int,
+        path: str,
+        *,
+        optimizer: bool,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model and load a checkpoint into it."""
+        ...
+
+    async def create_sampling_session(
+        self, seq_id: int, *, base_model: str | None = None, model_path: str | None = None
+    ) -> str:
+        """Open a sampling session and return its id."""
+        ...
+
+
+class TrainingPort(Protocol):
+    """One model's training operations."""
+
+    async def run(
+        self, operation: Operation, floor: int = 0, carrier: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - each kind of operation has its own result
+        """Execute an operation in its turn and return its result."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what it holds; idempotent."""
+        ...
+
+
+class SamplingPort(Protocol):
+    """Draws samples from any sampling session."""
+
+    async def sample(
+        self,
+        request: SampleRequest,
+        retry: RetryConfig | None = None,
+        carrier: Mapping[str, str] | None = None,
+    ) -> SampleResponse:
+        """Draw samples."""
+        ...
+
+
+class RegistryPort(Protocol):
+    """The REST calls, by the names of :class:`tinker_ray.core.registry.RegistryCore`."""
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Call one of them."""
+        ...
+
+
+class Runtime(Protocol):
+    """Everything behind one ``ServiceClient``."""
+
+    session_id: str
+    flags: ServerFlags
+    session: SessionPort
+    sampling: SamplingPort
+    registry: RegistryPort
+
+    async def open_training(self, model: ModelHandle) -> TrainingPort:
+        """Make the one owner of a model's operations."""
+        ...
+
+    async def aclose(self, reason: str, detail: str | None) -> None:
+        """Finish the session and release everything, in the reverse order of opening; idempotent."""
+        ...

@@ -1,0 +1,97 @@
+"""The whole SDK in this process: the reference that the distributed runtime is checked against."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tinker_ray.core.admission import Admission
+from tinker_ray.core.link import Link
+from tinker_ray.core.registry import RegistryCore
+from tinker_ray.core.sampling import SamplingCore
+from tinker_ray.core.session import Heartbeat, SessionCore, create_session, fetch_flags
+from tinker_ray.core.training import TrainingCore
+from tinker_ray.errors import APIError
+from tinker_ray.limits.backoff import Backoff
+from tinker_ray.limits.budget import ByteBudget
+from tinker_ray.transport.http import HttpTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.config import Settings
+    from tinker_ray.core.session import ModelHandle, ServerFlags
+
+logger = logging.getLogger(__name__)
+
+
+def sampling_core(link: Link, flags: ServerFlags, *, clone: int = 0, **admission: Any) -> SamplingCore:  # noqa: ANN401
+    """Make a sampling core; keyword arguments go to :class:`Admission`."""
+    gate = Admission(link.clock, Backoff(), ByteBudget(flags.sample_bytes), **admission)
+    return SamplingCore(
+        link, gate, protobuf=flags.protobuf, clone=clone, max_samples=flags.max_samples
+    )
+
+
+class LocalRuntime:
+    """A session with everything behind it in this process. Made by :meth:`open`."""
+
+    def __init__(self, link: Link, session: SessionCore) -> None:
+        self.session_id = session.session_id
+        self.flags = session.flags
+        self.session = session
+        self.sampling = sampling_core(link, session.flags)
+        self.registry = RegistryCore(link)
+        self._link = link
+        self._heartbeat = Heartbeat(session)
+        self._trainings: list[TrainingCore] = []
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, settings: Settings, user_metadata: Mapping[str, Any] | None = None
+    ) -> LocalRuntime:
+        """Connect, learn what the service can do, and open a session.
+
+        Raises:
+            ConfigurationError: There is no API key.
+            APIError: The service refused or could not be reached.
+        """
+        link = Link(HttpTransport.from_settings(settings))
+        try:
+            flags = await fetch_flags(link)
+            session_id = await create_session(link, tags=settings.tags, user_metadata=user_metadata)
+        except BaseException:
+            await link.aclose()
+            raise
+        return cls(link, SessionCore(link, session_id, flags))
+
+    def __repr__(self) -> str:
+        """Show the session."""
+        return f"LocalRuntime({self.session_id!r})"
+
+    async def open_training(self, model: ModelHandle) -> TrainingCore:
+        """Make the one owner of a model's operations."""
+        training = TrainingCore(
+            self._link,
+            model.model_id,
+            protobuf=self.flags.protobuf,
+            first_seq=model.first_seq,
+        )
+        self._trainings.append(training)
+        return training
+
+    async def aclose(self, reason: str = "success", detail: str | None = None) -> None:
+        """Finish the session and release everything, in the reverse order of opening; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for training in reversed(self._trainings):
+            await training.aclose()
+        await self.sampling.aclose()
+        await self._heartbeat.stop()
+        try:
+            await self.session.finish(reason, detail)
+        except APIError as error:
+            logger.warning("session %s could not be finished: %s", self.session_id, error)
+        await self._link.aclose()

@@ -1,0 +1,95 @@
+"""One model's training operations: submitted in order, each once, polled side by side.
+
+Only the submission takes a turn: the next operation is sent as soon as the promise of its predecessor has
+arrived, and the service runs them by ``seq_id``. A submission that was started is never cancelled, because
+a number that does not reach the service would hold up all later ones; a caller that gives up only stops
+waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tinker_ray.core import operation as operations
+from tinker_ray.core.polling import retrieve
+from tinker_ray.core.turnstile import Turnstile
+from tinker_ray.telemetry import names
+from tinker_ray.telemetry.trace import span
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.core.link import Link
+    from tinker_ray.core.operation import Operation
+
+
+class TrainingCore:
+    """Executes the operations of one model.
+
+    Repeating an operation with the same ``seq`` joins the first execution, and after a restart of this
+    object the service recognises ``(model_id, seq_id)``: so an operation may be handed over any number of
+    times and is applied once.
+    """
+
+    def __init__(self, link: Link, model_id: str, *, protobuf: bool, first_seq: int = 1) -> None:
+        self.model_id = model_id
+        self._link = link
+        self._protobuf = protobuf
+        self._turnstile = Turnstile(first_seq)
+        self._running: dict[int, asyncio.Task[Any]] = {}
+
+    def __repr__(self) -> str:
+        """Show the model and what runs."""
+        return f"TrainingCore({self.model_id!r}, {self._turnstile!r}, running={sorted(self._running)})"
+
+    async def run(
+        self, operation: Operation, floor: int = 0, carrier: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - each kind of operation has its own result
+        """Execute an operation in its turn and return its result.
+
+        Args:
+            operation: What to do; its ``seq`` was issued by the one owner of the order.
+            floor: No number below it will ever come (again): all were acknowledged or given up.
+            carrier: The trace that this belongs to.
+
+        Raises:
+            RequestFailedError: The operation failed at the service.
+            APIStatusError: The service refused it.
+            APIConnectionError: The service could not be reached for as long as the retries last.
+        """
+        self._forget_below(floor)
+        task = self._running.get(operation.seq)
+        if task is None:
+            task = asyncio.create_task(self._execute(operation, carrier))
+            self._running[operation.seq] = task
+            task.add_done_callback(_observe)
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Stop polling; operations that the service accepted go on there."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._running.clear()
+
+    def _forget_below(self, floor: int) -> None:
+        self._turnstile.advance_to(floor)
+        for seq in [seq for seq in self._running if seq < floor]:
+            if self._running[seq].done():
+                del self._running[seq]
+
+    async def _execute(self, operation: Operation, carrier: Mapping[str, str] | None) -> Any:  # noqa: ANN401
+        attributes = {names.MODEL_ID: self.model_id, names.SEQ_ID: operation.seq}
+        with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
+            async with self._turnstile.turn(operation.seq):
+                encoded = operations.encode(operation, self.model_id, protobuf=self._protobuf)
+                promise = await self._link.submit(encoded.endpoint, encoded.body)
+            return await retrieve(self._link, promise, encoded.result)
+
+
+def _observe(task: asyncio.Task[Any]) -> None:
+    """Mark the error of a task as seen: whoever gave up waiting does not want a warning about it."""
+    if not task.cancelled():
+        task.exception()
