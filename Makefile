@@ -4,7 +4,7 @@
 SHELL  := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := .venv/bin
-PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP     = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1

@@ -131,7 +131,7 @@ def _described(process: psutil.Process) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def process_leak_check() -> Iterator[None]:
+def run_leak_check() -> Iterator[None]:
     """End the processes that the run leaves behind, detached ones included, and fail it."""
     yield
     mine = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
@@ -157,7 +157,7 @@ def _is_of_this_run(process: psutil.Process) -> bool:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(process_leak_check: None) -> Iterator[str]:
+def ray_cluster(run_leak_check: None) -> Iterator[str]:
     """One Ray of four logical CPUs for all tests that ask for it; yields its namespace."""
     import ray  # noqa: PLC0415 - only tests that need Ray pay for importing it
 
