@@ -1,0 +1,79 @@
+"""The one event loop of a process on which all I/O of the clients runs, in a daemon thread.
+
+Callers block on it (sync methods) or await it from loops of their own (async methods); their code never
+runs on it, so that it cannot stall it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """An event loop in a daemon thread; :meth:`get` gives the process's own."""
+
+    _instance: ClassVar[Bridge | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._pid = os.getpid()
+        self._detached: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._run, name="tinker-ray", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def get(cls) -> Bridge:
+        """Return the bridge of this process; a forked child gets its own."""
+        with cls._lock:
+            if cls._instance is None or cls._instance._pid != os.getpid():  # noqa: SLF001
+                cls._instance = cls()
+            return cls._instance
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the bridge; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def submit_detached(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the bridge that certainly starts and cannot be cancelled.
+
+        Coroutines submitted one after the other start in that order.
+        """
+        outcome: Future[T] = concurrent.futures.Future()
+        outcome.set_running_or_notify_cancel()
+
+        def begin() -> None:
+            task = self.loop.create_task(work)
+            self._detached.add(task)
+            task.add_done_callback(finish)
+
+        def finish(task: asyncio.Task[T]) -> None:
+            self._detached.discard(task)
+            if task.cancelled():
+                outcome.set_exception(asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
+        self.loop.call_soon_threadsafe(begin)
+        return outcome
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on the bridge itself, where blocking would be for ever."""
+        return threading.current_thread() is self._thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()

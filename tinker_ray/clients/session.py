@@ -1,0 +1,86 @@
+"""What the clients of one ``ServiceClient`` share: the runtime, opened at first use, and the counters.
+
+The one owner of the numbers of models and sampling sessions, by which the service recognises a creation
+that is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tinker_ray.clients.bridge import Bridge
+from tinker_ray.clients.mode import current_mode, embedded_engine, open_runtime
+from tinker_ray.errors import StaleHandleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.config import Settings
+    from tinker_ray.core.port import Runtime
+    from tinker_ray.engine.launcher import EmbeddedEngine
+
+
+class ClientSession:
+    """A session that opens itself when it is first needed."""
+
+    def __init__(self, settings: Settings, user_metadata: Mapping[str, Any] | None) -> None:
+        self.settings = settings
+        self.model_numbers = itertools.count()
+        self.sampling_session_numbers = itertools.count()
+        self._user_metadata = user_metadata
+        self._opening: asyncio.Task[Runtime] | None = None
+        self._engine: EmbeddedEngine | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show the service, and whether it is open."""
+        state = "closed" if self._closed else "open" if self._opening else "idle"
+        return f"ClientSession({self.settings.base_url!r}, {state})"
+
+    async def runtime(self) -> Runtime:
+        """Return the runtime, opening it at the first call. Runs on the bridge.
+
+        Raises:
+            StaleHandleError: The session was closed.
+            APIError: The service refused or could not be reached; the next call tries again.
+        """
+        if self._closed:
+            message = "this client was closed: make a new ServiceClient"
+            raise StaleHandleError(message)
+        if self._opening is None or (self._opening.done() and self._failed(self._opening)):
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        return await asyncio.shield(self._opening)
+
+    def close(self, reason: str, detail: str | None = None) -> None:
+        """Finish the session and release everything it holds; idempotent. Blocks."""
+        with self._lock:
+            Bridge.get().submit(self.aclose(reason, detail)).result()
+
+    async def aclose(self, reason: str, detail: str | None = None) -> None:
+        """Finish the session and release everything it holds; idempotent. Runs on the bridge."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._opening is not None:
+                outcome = (await asyncio.gather(self._opening, return_exceptions=True))[0]
+                if not isinstance(outcome, BaseException):
+                    await outcome.aclose(reason, detail)
+        finally:
+            if self._engine is not None:
+                await asyncio.to_thread(self._engine.close)
+
+    async def _open(self) -> Runtime:
+        settings = self.settings
+        if settings.embedded_model is not None and self._engine is None:
+            settings, self._engine = await asyncio.to_thread(embedded_engine, settings)
+            self.settings = settings
+        return await open_runtime(settings, self._user_metadata, current_mode(settings))
+
+    @staticmethod
+    def _failed(task: asyncio.Task[Runtime]) -> bool:
+        return task.cancelled() or task.exception() is not None
