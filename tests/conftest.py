@@ -159,7 +159,7 @@ def _is_of_this_run(process: psutil.Process) -> bool:
 @pytest.fixture(scope="session")
 def ray_cluster(run_leak_check: None) -> Iterator[str]:
     """One Ray of four logical CPUs for all tests that ask for it; yields its namespace."""
-    import ray  # noqa: PLC0415 - only tests that need Ray pay for importing it
+    import ray
 
     namespace = f"tests-{RUN_ID}"
     ray.init(

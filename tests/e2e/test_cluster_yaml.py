@@ -23,21 +23,21 @@ def raw() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def prepared(raw: dict[str, Any]) -> dict[str, Any]:
     """What ``ray up`` makes of the file: Ray's own defaults filled in; nothing is contacted."""
-    from ray.autoscaler._private.util import prepare_config  # noqa: PLC0415 - costs seconds
+    from ray.autoscaler._private.util import prepare_config
 
     filled: dict[str, Any] = prepare_config(raw)
     return filled
 
 
 def test_ray_accepts_the_file(prepared: dict[str, Any]) -> None:
-    from ray.autoscaler._private.util import validate_config  # noqa: PLC0415 - costs seconds
+    from ray.autoscaler._private.util import validate_config
 
     validate_config(prepared)
 
 
 def test_ray_rejects_the_file_with_a_misspelt_field(raw: dict[str, Any]) -> None:
-    import jsonschema  # noqa: PLC0415 - comes with Ray
-    from ray.autoscaler._private.util import prepare_config, validate_config  # noqa: PLC0415
+    import jsonschema
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
     with pytest.raises(jsonschema.ValidationError, match="max_wrokers"):
         validate_config(prepare_config(raw | {"max_wrokers": 8}))
