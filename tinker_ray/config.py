@@ -1,7 +1,7 @@
 """Settings of a process, read once and frozen: the only reader of ``os.environ`` in the project.
 
-Knows nothing of Ray or HTTP. The API key is held apart from everything that is printed or pickled: a
-process that receives settings from another one resolves its own key.
+Knows nothing of Ray or HTTP. The API key is held apart from everything that is printed or pickled:
+a process that receives settings from another one resolves its own key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MODES: tuple[Mode, ...] = ("auto", "local", "cluster")
 DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 EMBEDDED_SCHEME = "embedded"
 EMBEDDED_API_KEY = "tml-embedded"
-"""The key that clients send to an embedded engine on the loopback interface, which asks for none."""
+"""The key that clients send to an embedded engine on the loopback interface; it asks for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ class Settings:
         home = os.environ.get("TINKER_RAY_HOME")
         settings = cls(
             api_key=Secret(key) if key else None,
-            base_url=(base_url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL).rstrip("/"),
+            base_url=(base_url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL).rstrip(
+                "/"
+            ),
             mode=_mode(os.environ.get("TINKER_RAY_MODE") or "auto"),
             ray_address=os.environ.get("RAY_ADDRESS") or None,
             tags=tuple(tag for tag in os.environ.get("TINKER_TAGS", "").split(",") if tag),
@@ -86,7 +88,7 @@ class Settings:
 
     @property
     def embedded_model(self) -> str | None:
-        """The MODEL of ``embedded:MODEL``, empty for plain ``embedded``; None for other addresses."""
+        """The MODEL of ``embedded:MODEL``, empty for ``embedded``; None for other addresses."""
         scheme, _, model = self.base_url.partition(":")
         return model if scheme == EMBEDDED_SCHEME else None
 
@@ -165,6 +167,6 @@ def telemetry_environment() -> dict[str, str]:
 
 
 def engine_environment() -> dict[str, str]:
-    """The environment for an embedded engine's process: all of ours but the service's credentials."""
+    """The environment for an embedded engine: all of ours but the service's credentials."""
     secrets = ("TINKER_API_KEY", "CLOUDFLARE_ACCESS_CLIENT_ID", "CLOUDFLARE_ACCESS_CLIENT_SECRET")
     return {name: value for name, value in os.environ.items() if name not in secrets}

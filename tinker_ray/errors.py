@@ -1,6 +1,7 @@
 """Every exception that tinker-ray raises, as plain values that survive pickling.
 
-The upper part of the tree has the upstream SDK's names and ``isinstance`` relations, the rest is ours::
+The upper part of the tree has the upstream SDK's names and ``isinstance`` relations, the rest is
+ours::
 
     Exception
     └─ TinkerError
@@ -13,14 +14,15 @@ The upper part of the tree has the upstream SDK's names and ``isinstance`` relat
        │  └─ APIConnectionError             no response at all
        │     └─ APITimeoutError
        ├─ RequestFailedError                the service accepted the operation, then it failed
-       ├─ ConfigurationError                a setting or argument that cannot work, and what to change
-       ├─ ActorLostError                    an actor died and its work could not be done again
-       ├─ StaleHandleError                  a handle to something that was closed or replaced
+       ├─ ConfigurationError                a setting or argument that cannot work, and what to
+       change ├─ ActorLostError                    an actor died and its work could not be done
+       again ├─ StaleHandleError                  a handle to something that was closed or replaced
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
        ├─ WireFormatError                   bytes that are not what the contract says
-       └─ RetryableError                    a promise was lost: the whole operation may be tried again
+       └─ RetryableError                    a promise was lost: the whole operation may be tried
+       again
 
 No error holds a response, a request or a header: what crosses a process border is text and numbers.
 """
@@ -136,7 +138,9 @@ class InternalServerError(APIStatusError):
 class APIConnectionError(APIError):
     """No response: the connection could not be made, or broke."""
 
-    def __init__(self, message: str = "Connection error.", *, request_id: str | None = None) -> None:
+    def __init__(
+        self, message: str = "Connection error.", *, request_id: str | None = None
+    ) -> None:
         super().__init__(message, request_id=request_id)
 
 
@@ -224,8 +228,8 @@ class WireFormatError(TinkerError):
 class RetryableError(TinkerError):
     """The service lost a promise: a fresh attempt of the whole operation is in order.
 
-    Upstream calls it ``RetryableException`` and keeps it out of the ``TinkerError`` tree; here it is
-    part of the tree so that one ``except TinkerError`` catches all.
+    Upstream calls it ``RetryableException`` and keeps it out of the ``TinkerError`` tree; here it
+    is part of the tree so that one ``except TinkerError`` catches all.
     """
 
 
@@ -239,4 +243,4 @@ STATUS_ERRORS: dict[int, type[APIStatusError]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
-"""The class raised for a status; other 4xx give :class:`APIStatusError`, 5xx InternalServerError."""
+"""The class raised for a status; other 4xx give APIStatusError, 5xx InternalServerError."""

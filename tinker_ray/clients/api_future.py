@@ -1,7 +1,7 @@
 """The future that users hold: awaitable from any loop, blocking in any thread.
 
-Dropping it, or a ``result(timeout)`` that runs out, leaves the operation running; cancelling the task that
-awaits it cancels the operation.
+Dropping it, or a ``result(timeout)`` that runs out, leaves the operation running; cancelling the
+task that awaits it cancels the operation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one event loop of a process on which all I/O of the clients runs, in a daemon thread.
 
-Callers block on it (sync methods) or await it from loops of their own (async methods); their code never
-runs on it, so that it cannot stall it.
+Callers block on it (sync methods) or await it from loops of their own (async methods); their code
+never runs on it, so that it cannot stall it.
 """
 
 from __future__ import annotations

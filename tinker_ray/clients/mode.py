@@ -1,4 +1,7 @@
-"""Where the clients of this process run: in it, or on a Ray cluster. Imports Ray only for the latter."""
+"""Where the clients of this process run: in it, or on a Ray cluster.
+
+Imports Ray only for the latter.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def shutdown() -> None:
 
 
 def current_mode(settings: Settings) -> Literal["local", "cluster"]:
-    """Decide for new clients: what :func:`init` chose, else the settings, else whether Ray is about."""
+    """Decide for new clients: by what :func:`init` chose, the settings, or whether Ray runs."""
     wanted = _Choice.mode or settings.mode
     if wanted != "auto":
         return wanted

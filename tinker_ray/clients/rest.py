@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class RestClient(Ready):
     """Training runs, checkpoints, sessions and samplers. Made by :class:`ServiceClient`.
 
-    Every future raises an ``APIStatusError`` when the service refuses, ``NotFoundError`` for what does
-    not exist; a malformed ``tinker://`` path is a ``ValueError`` at the call.
+    Every future raises an ``APIStatusError`` when the service refuses, ``NotFoundError`` for what
+    does not exist; a malformed ``tinker://`` path is a ``ValueError`` at the call.
     """
 
     def __init__(self, session: ClientSession) -> None:
@@ -87,7 +87,9 @@ class RestClient(Ready):
 
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> APIFuture[None]:
         """Delete a checkpoint, named as in the lists (``weights/<name>``)."""
-        return self.delete_checkpoint_from_tinker_path(f"tinker://{training_run_id}/{checkpoint_id}")
+        return self.delete_checkpoint_from_tinker_path(
+            f"tinker://{training_run_id}/{checkpoint_id}"
+        )
 
     async def delete_checkpoint_async(self, training_run_id: str, checkpoint_id: str) -> None:
         """Async twin of :meth:`delete_checkpoint`."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class SamplingClient(Ready):
     """Samples from a base model, a checkpoint or a snapshot of a model in training.
 
-    Made by :class:`ServiceClient` and :class:`TrainingClient`. The weights never change: after further
-    training, ask for a new client.
+    Made by :class:`ServiceClient` and :class:`TrainingClient`. The weights never change: after
+    further training, ask for a new client.
     """
 
     def __init__(

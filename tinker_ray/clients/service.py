@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.rest import RestClient
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class ServiceClient:
     """A session with a Tinker service: the hosted one, an embedded engine, or any other.
 
-    Nothing is opened before the first use. Close it, or use it in a ``with`` or ``async with`` block, to
-    finish the session; what is still open when the process ends is closed then.
+    Nothing is opened before the first use. Close it, or use it in a ``with`` or ``async with``
+    block, to finish the session; what is still open when the process ends is closed then.
 
     Args:
         user_metadata: Kept with the session.
@@ -98,7 +98,7 @@ class ServiceClient:
 
     # --- training clients -----------------------------------------------------------------------
 
-    def create_lora_training_client(
+    def create_lora_training_client(  # noqa: PLR0913 - upstream's signature
         self,
         base_model: str,
         rank: int = 32,
@@ -126,7 +126,7 @@ class ServiceClient:
         lora = _lora(rank, seed, train_mlp, train_attn, train_unembed)
         return APIFuture.start(self._create_model(base_model, lora, user_metadata)).result()
 
-    async def create_lora_training_client_async(
+    async def create_lora_training_client_async(  # noqa: PLR0913 - upstream's signature
         self,
         base_model: str,
         rank: int = 32,

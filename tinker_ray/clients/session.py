@@ -1,7 +1,7 @@
-"""What the clients of one ``ServiceClient`` share: the runtime, opened at first use, and the counters.
+"""What the clients of one ``ServiceClient`` share: the runtime and the counters.
 
-The one owner of the numbers of models and sampling sessions, by which the service recognises a creation
-that is repeated.
+The one owner of the numbers of models and sampling sessions, by which the service recognises a
+creation that is repeated.
 """
 
 from __future__ import annotations

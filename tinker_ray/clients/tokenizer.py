@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SHIPPED = {"tinker-ray/tiny-adder": "tinker_ray.engine.tiny_adder"}
-"""Base models whose files come with this package, and the sub-package that holds them in ``model/``."""
+"""Base models that come with this package, and the sub-package with their ``model/`` folder."""
 
 
 def tokenizer_source(name: str) -> str:

@@ -148,7 +148,7 @@ class TrainingClient(Ready):
         loss_fn: LossFnType,
         loss_fn_config: Mapping[str, float | str] | None = None,
     ) -> APIFuture[ForwardBackwardOutput]:
-        """Async twin of :meth:`forward_backward`; gives the future once the operation has its place."""
+        """Async twin of :meth:`forward_backward`; gives the future once it has its place."""
         return self.forward_backward(data, loss_fn, loss_fn_config)
 
     def optim_step(self, adam_params: AdamParams) -> APIFuture[OptimStepResponse]:
@@ -267,7 +267,8 @@ class TrainingClient(Ready):
         """Sample from the weights as they are after all operations called so far.
 
         Args:
-            name: Ignored, as upstream does; use :meth:`save_weights_for_sampler` to keep a checkpoint.
+            name: Ignored, as upstream does; use :meth:`save_weights_for_sampler` to keep a
+                checkpoint.
             retry_config: How the client repeats lost samples.
 
         Raises:

@@ -1,1 +1,1 @@
-"""The SDK itself, async and without globals: session, promises, training order, sampling, registry."""
+"""The SDK itself, async and without globals: sessions, promises, training order, sampling."""

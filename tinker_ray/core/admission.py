@@ -1,8 +1,8 @@
-"""Who may send a sampling request now: the permits and the backoff of :mod:`tinker_ray.limits`, awaited.
+"""Who may send a sampling request now: the machines of :mod:`tinker_ray.limits`, awaited.
 
 A permit covers a request from its first attempt to its acceptance by the service, the waits for the
-service's back-pressure included. While the service pushes back nobody sends, afterwards few at a time.
-Everyone who waits is served first come, first served.
+service's back-pressure included. While the service pushes back nobody sends, afterwards few at a
+time. Everyone who waits is served first come, first served.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinker_ray.limits.backoff import Paused, Throttled
@@ -27,35 +28,43 @@ DISPATCH_PERMITS = 400
 """Sampling requests that may be under way to the service at once."""
 
 
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A place in a line; ``let_in`` becomes the number of bytes that were taken for it."""
+
+    num_bytes: int
+    let_in: asyncio.Future[int]
+
+
 class _Line:
-    """A queue of tasks that wait to be let in, one by one."""
+    """Tasks that wait to be let in, one by one."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._places: deque[_Place] = deque()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._places)
 
-    def join(self) -> asyncio.Future[None]:
+    def join(self, num_bytes: int = 0) -> _Place:
         """Take the last place."""
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        place = _Place(num_bytes, asyncio.get_running_loop().create_future())
+        self._places.append(place)
         return place
 
-    async def wait(self, place: asyncio.Future[None], withdraw: Callable[[], None]) -> None:
-        """Return when let in; a task that was let in and cancelled at once calls ``withdraw``."""
+    async def wait(self, place: _Place, withdraw: Callable[[int], None]) -> int:
+        """Return what was taken; a task that is cancelled when it was just let in gives it back."""
         try:
-            await place
+            return await place.let_in
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                withdraw()
+            if place.let_in.done() and not place.let_in.cancelled():
+                withdraw(place.let_in.result())
             else:
-                self._waiting.remove(place)
+                self._places.remove(place)
             raise
 
-    def let_in(self) -> None:
-        """Let the first one in."""
-        self._waiting.popleft().set_result(None)
+    def first(self) -> _Place:
+        """Remove and return the first place."""
+        return self._places.popleft()
 
 
 class Admission:
@@ -70,7 +79,7 @@ class Admission:
         on_rejection: Called after each rejection, to tell others of it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the machines and their two listeners
         self,
         clock: Clock,
         backoff: Backoff,
@@ -134,18 +143,16 @@ class Admission:
     async def sending(self, num_bytes: int) -> AsyncIterator[None]:
         """Send, when the backoff and the byte budget allow it; held only while an attempt runs."""
         if self._may_send() and not self._senders:
-            self._sending += 1
+            cost_bytes = self._start_sending(num_bytes)
         else:
-            place = self._senders.join()
+            place = self._senders.join(num_bytes)
             self._plan_reopening()
             with span(names.BACKOFF):
-                await self._senders.wait(place, self._sender_left)
-        self._budget.take(num_bytes)
+                cost_bytes = await self._senders.wait(place, self._sender_left)
         try:
             yield
         finally:
-            self._budget.release(num_bytes)
-            self._sender_left()
+            self._sender_left(cost_bytes)
 
     def rejected(self, num_bytes: int, retry_after_s: float | None) -> None:
         """Note that the service answered 429."""
@@ -164,16 +171,23 @@ class Admission:
             self._reopening.cancel()
             await asyncio.gather(self._reopening, return_exceptions=True)
 
-    def _return_permit(self) -> None:
+    def _return_permit(self, _: int = 0) -> None:
         self.in_use -= 1
         self._grant()
 
     def _grant(self) -> None:
         while self._permits and self.in_use < self.capacity:
             self.in_use += 1
-            self._permits.let_in()
+            self._permits.first().let_in.set_result(0)
 
-    def _sender_left(self) -> None:
+    def _start_sending(self, num_bytes: int) -> int:
+        cost_bytes = self.backoff.budget_bytes(self._clock.now(), num_bytes)
+        self._budget.take(cost_bytes)
+        self._sending += 1
+        return cost_bytes
+
+    def _sender_left(self, cost_bytes: int) -> None:
+        self._budget.release(cost_bytes)
         self._sending -= 1
         self._open()
 
@@ -185,8 +199,8 @@ class Admission:
 
     def _open(self) -> None:
         while self._senders and self._may_send():
-            self._sending += 1
-            self._senders.let_in()
+            place = self._senders.first()
+            place.let_in.set_result(self._start_sending(place.num_bytes))
         self._plan_reopening()
 
     def _plan_reopening(self) -> None:

@@ -58,7 +58,8 @@ class Link:
             APIConnectionError: There was no answer.
             APIResponseValidationError: The answer does not fit ``answer``.
         """
-        response = await self.send(endpoint, json_body(endpoint, body), query=query, path=path)
+        encoded = None if endpoint.method == "GET" else json_body(endpoint, body)
+        response = await self.send(endpoint, encoded, query=query, path=path)
         return validate(response, answer)
 
     async def send(
@@ -106,14 +107,12 @@ class Link:
         await self.transport.aclose()
 
 
-def json_body(endpoint: Endpoint, body: Mapping[str, Any] | None) -> Body | None:
+def json_body(endpoint: Endpoint, body: Mapping[str, Any] | None) -> Body:
     """Encode a JSON body with the endpoint's discriminator, leaving out what is None.
 
     Raises:
         WireFormatError: There is a NaN or an infinity in it.
     """
-    if endpoint.method == "GET":
-        return None
     fields = {key: value for key, value in (body or {}).items() if value is not None}
     if endpoint.type_name is not None:
         fields["type"] = endpoint.type_name

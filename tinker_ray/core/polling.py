@@ -1,9 +1,9 @@
 """Waiting for a promise: the second of the two retry loops of the project.
 
-The service holds each poll until there is a result or some seconds have passed, so that a pending answer
-is followed by the next poll at once. Connection errors and 429 are waited out, ``min(2ᶜ, 30)`` s, for
-as long as it takes: how long to wait at all is the caller's decision (cancel the task). A 5xx is polled
-again at once the first time, then with the same growing pauses.
+The service holds each poll until there is a result or some seconds have passed, so that a pending
+answer is followed by the next poll at once. Connection errors and 429 are waited out, ``min(2ᶜ,
+30)`` s, for as long as it takes: how long to wait at all is the caller's decision (cancel the
+task). A 5xx is polled again at once the first time, then with the same growing pauses.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ async def retrieve(link: Link, promise: Promise, kind: ResultKind[T]) -> T:
             raise _refusal(response, promise)
 
 
-def _poll(promise: Promise, kind: ResultKind[Any], iteration: int) -> tuple[Request, dict[str, str]]:
+def _poll(
+    promise: Promise, kind: ResultKind[Any], iteration: int
+) -> tuple[Request, dict[str, str]]:
     headers = {
         "X-Tinker-Request-Iteration": str(iteration),
         "X-Tinker-Request-Type": kind.name,

@@ -1,7 +1,8 @@
 """What the public clients stand on: the same operations, in this process or through actors.
 
-The cores of this package are one implementation, the handles of :mod:`actors` the other. Arguments and
-results are plain values, and every method may be called from the one event loop that owns the runtime.
+The cores of this package are one implementation, the handles of :mod:`actors` the other. Arguments
+and results are plain values, and every method may be called from the one event loop that owns the
+runtime.
 """
 
 from __future__ import annotations
@@ -95,16 +96,35 @@ class RegistryPort(Protocol):
 class Runtime(Protocol):
     """Everything behind one ``ServiceClient``."""
 
-    session_id: str
-    flags: ServerFlags
-    session: SessionPort
-    sampling: SamplingPort
-    registry: RegistryPort
+    @property
+    def session_id(self) -> str:
+        """The open session."""
+        ...
+
+    @property
+    def flags(self) -> ServerFlags:
+        """What the service can do and wants."""
+        ...
+
+    @property
+    def session(self) -> SessionPort:
+        """What makes models and sampling sessions."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingPort:
+        """What draws samples."""
+        ...
+
+    @property
+    def registry(self) -> RegistryPort:
+        """What answers the REST calls."""
+        ...
 
     async def open_training(self, model: ModelHandle) -> TrainingPort:
         """Make the one owner of a model's operations."""
         ...
 
     async def aclose(self, reason: str, detail: str | None) -> None:
-        """Finish the session and release everything, in the reverse order of opening; idempotent."""
+        """Finish the session and release everything, last opened first; idempotent."""
         ...

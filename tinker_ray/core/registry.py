@@ -38,7 +38,9 @@ class RegistryCore:
 
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Which base models are offered."""
-        return await self._link.call(endpoint.GET_SERVER_CAPABILITIES, GetServerCapabilitiesResponse)
+        return await self._link.call(
+            endpoint.GET_SERVER_CAPABILITIES, GetServerCapabilitiesResponse
+        )
 
     async def get_info(self, model_id: str) -> GetInfoResponse:
         """What a model is made of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.core.admission import Admission
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def sampling_core(link: Link, flags: ServerFlags, *, clone: int = 0, **admission: Any) -> SamplingCore:  # noqa: ANN401
+def sampling_core(
+    link: Link,
+    flags: ServerFlags,
+    *,
+    clone: int = 0,
+    **admission: Any,  # noqa: ANN401
+) -> SamplingCore:
     """Make a sampling core; keyword arguments go to :class:`Admission`."""
-    gate = Admission(link.clock, Backoff(), ByteBudget(flags.sample_bytes), **admission)
+    backoff = Backoff(random.random)
+    gate = Admission(link.clock, backoff, ByteBudget(flags.sample_bytes), **admission)
     return SamplingCore(
         link, gate, protobuf=flags.protobuf, clone=clone, max_samples=flags.max_samples
     )
@@ -82,7 +90,7 @@ class LocalRuntime:
         return training
 
     async def aclose(self, reason: str = "success", detail: str | None = None) -> None:
-        """Finish the session and release everything, in the reverse order of opening; idempotent."""
+        """Finish the session and release everything, last opened first; idempotent."""
         if self._closed:
             return
         self._closed = True

@@ -1,8 +1,8 @@
-"""Samples: dispatched under a permit, polled without one, submitted anew when the service lost them.
+"""Samples: dispatched under a permit, polled without one, submitted anew when lost.
 
-Knows nothing of where its permits come from. One core serves any number of sampling sessions; a session is
-bound to one version of the weights for life. Sequence numbers start at ``clone · 10⁹``, so that cores that
-share a session never use the same one.
+Knows nothing of where its permits come from. One core serves any number of sampling sessions; a
+session is bound to one version of the weights for life. Sequence numbers start at ``clone · 10⁹``,
+so that cores that share a session never use the same one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class SamplingCore:
         link: The service.
         admission: Who may send when.
         protobuf: Whether to ask for results as protobuf.
-        clone: 0 for the only core of a session's creator, else unique among the cores of the session.
+        clone: 0 for the only core of a session's creator, else unique among the cores of the
+            session.
         max_samples: Samples in flight per sampling session, unless its retry config says otherwise.
     """
 
@@ -122,7 +123,9 @@ class SamplingCore:
     def _window(self, session_id: str, retry: RetryConfig) -> _Window:
         key = (session_id, retry)
         if key not in self._windows:
-            self._windows[key] = _Window(self._link, retry, retry.max_connections or self._max_samples)
+            self._windows[key] = _Window(
+                self._link, retry, retry.max_connections or self._max_samples
+            )
         return self._windows[key]
 
     async def _until_answered(self, request: SampleRequest, retry: RetryConfig) -> SampleResponse:
@@ -133,7 +136,7 @@ class SamplingCore:
             except (APIConnectionError, APIStatusError, RetryableError) as error:
                 if not retry.enable_retry_logic or not _may_pass(error):
                     raise
-                delay_s = retry.delay_s(attempt, random.random())
+                delay_s = retry.delay_s(attempt, random.random())  # noqa: S311 - jitter
                 logger.info("sample lost (%s), again in %.1f s", type(error).__name__, delay_s)
             attempt += 1
             await self._link.clock.sleep(delay_s)
@@ -152,9 +155,7 @@ class SamplingCore:
         while True:
             try:
                 async with self.admission.sending(num_bytes):
-                    promise = await self._link.submit(
-                        endpoint.ASAMPLE, body, headers=_BACKPRESSURE
-                    )
+                    promise = await self._link.submit(endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
             except RateLimitError as error:
                 self.admission.rejected(num_bytes, error.retry_after_s)
             else:

@@ -1,21 +1,21 @@
 """A session: created once, kept alive by one heartbeat, the parent of models and sampling sessions.
 
-Numbers of models and sampling sessions come from the caller, the one owner of the counters, because the
-service recognises a repeated creation by them.
+Numbers of models and sampling sessions come from the caller, the one owner of the counters,
+because the service recognises a repeated creation by them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from tinker_ray.core.link import json_body
 from tinker_ray.core.operation import CREATE_MODEL_RESULT, LOAD_RESULT
 from tinker_ray.core.polling import retrieve
-from tinker_ray.core.link import json_body
 from tinker_ray.errors import APIError, APIStatusError, ConfigurationError, NotFoundError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
@@ -48,7 +48,7 @@ class ServerFlags:
     """
 
     protobuf: bool = True
-    chunks: ChunkLimits = ChunkLimits()
+    chunks: ChunkLimits = field(default_factory=ChunkLimits)
     sample_bytes: int = 10 * 1024 * 1024
     max_samples: int = 2000
 
@@ -91,7 +91,9 @@ class ModelHandle:
 async def fetch_flags(link: Link) -> ServerFlags:
     """Ask the service what it can do; one that does not know the question speaks JSON only."""
     try:
-        config = await link.call(endpoint.CLIENT_CONFIG, _ClientConfig, {"sdk_version": __version__})
+        config = await link.call(
+            endpoint.CLIENT_CONFIG, _ClientConfig, {"sdk_version": __version__}
+        )
     except NotFoundError:
         return JSON_ONLY
     return ServerFlags(
@@ -141,8 +143,8 @@ class SessionCore:
     async def beat(self) -> None:
         """Keep the session alive until it is finished; never raises on a failed beat.
 
-        Sends a heartbeat every 10 s. Warns at each beat once none has succeeded for 2 minutes. Returns
-        when the service says that the session is over (410).
+        Sends a heartbeat every 10 s. Warns at each beat once none has succeeded for 2 minutes.
+        Returns when the service says that the session is over (410).
         """
         last_success = self._link.clock.now()
         while True:
@@ -188,7 +190,9 @@ class SessionCore:
 
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Ask which base models the service offers."""
-        return await self._link.call(endpoint.GET_SERVER_CAPABILITIES, GetServerCapabilitiesResponse)
+        return await self._link.call(
+            endpoint.GET_SERVER_CAPABILITIES, GetServerCapabilitiesResponse
+        )
 
     async def create_model(
         self,
@@ -200,7 +204,8 @@ class SessionCore:
         """Make a new model to train.
 
         Raises:
-            APIStatusError: The service refused, for example because it does not know the base model.
+            APIStatusError: The service refused, for example because it does not know the base
+                model.
             RequestFailedError: The creation failed.
         """
         body = {
@@ -211,9 +216,9 @@ class SessionCore:
             "user_metadata": None if user_metadata is None else dict(user_metadata),
         }
         with span(names.CREATE_MODEL, attributes={names.SESSION_ID: self.session_id}):
-            encoded = json_body(endpoint.CREATE_MODEL, body)
-            assert encoded is not None
-            promise = await self._link.submit(endpoint.CREATE_MODEL, encoded)
+            promise = await self._link.submit(
+                endpoint.CREATE_MODEL, json_body(endpoint.CREATE_MODEL, body)
+            )
             created = await retrieve(self._link, promise, CREATE_MODEL_RESULT)
         return ModelHandle(created.model_id)
 
@@ -250,7 +255,9 @@ class SessionCore:
         optimizer: bool,  # noqa: FBT001 - internal
         user_metadata: Mapping[str, str] | None,
     ) -> ModelHandle:
-        info = await self._link.call(endpoint.WEIGHTS_INFO, WeightsInfoResponse, {"tinker_path": path})
+        info = await self._link.call(
+            endpoint.WEIGHTS_INFO, WeightsInfoResponse, {"tinker_path": path}
+        )
         if not info.is_lora or info.lora_rank is None:
             message = f"{path} is no LoRA checkpoint: it cannot be trained further"
             raise ConfigurationError(message)
@@ -264,9 +271,9 @@ class SessionCore:
 
     async def _load(self, body: Mapping[str, Any]) -> Any:  # noqa: ANN401
         with span(names.LOAD_STATE, attributes={names.SESSION_ID: self.session_id}):
-            encoded = json_body(endpoint.LOAD_WEIGHTS, body)
-            assert encoded is not None
-            promise = await self._link.submit(endpoint.LOAD_WEIGHTS, encoded)
+            promise = await self._link.submit(
+                endpoint.LOAD_WEIGHTS, json_body(endpoint.LOAD_WEIGHTS, body)
+            )
             return await retrieve(self._link, promise, LOAD_RESULT)
 
     async def create_sampling_session(

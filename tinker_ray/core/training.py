@@ -1,9 +1,9 @@
 """One model's training operations: submitted in order, each once, polled side by side.
 
-Only the submission takes a turn: the next operation is sent as soon as the promise of its predecessor has
-arrived, and the service runs them by ``seq_id``. A submission that was started is never cancelled, because
-a number that does not reach the service would hold up all later ones; a caller that gives up only stops
-waiting.
+Only the submission takes a turn: the next operation is sent as soon as the promise of its
+predecessor has arrived, and the service runs them by ``seq_id``. A submission that was started is
+never cancelled, because a number that does not reach the service would hold up all later ones; a
+caller that gives up only stops waiting.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class TrainingCore:
     """Executes the operations of one model.
 
-    Repeating an operation with the same ``seq`` joins the first execution, and after a restart of this
-    object the service recognises ``(model_id, seq_id)``: so an operation may be handed over any number of
-    times and is applied once.
+    Repeating an operation with the same ``seq`` joins the first execution, and after a restart of
+    this object the service recognises ``(model_id, seq_id)``: so an operation may be handed over
+    any number of times and is applied once.
     """
 
     def __init__(self, link: Link, model_id: str, *, protobuf: bool, first_seq: int = 1) -> None:
@@ -41,7 +41,9 @@ class TrainingCore:
 
     def __repr__(self) -> str:
         """Show the model and what runs."""
-        return f"TrainingCore({self.model_id!r}, {self._turnstile!r}, running={sorted(self._running)})"
+        return (
+            f"TrainingCore({self.model_id!r}, {self._turnstile!r}, running={sorted(self._running)})"
+        )
 
     async def run(
         self, operation: Operation, floor: int = 0, carrier: Mapping[str, str] | None = None
@@ -81,7 +83,10 @@ class TrainingCore:
                 del self._running[seq]
 
     async def _execute(self, operation: Operation, carrier: Mapping[str, str] | None) -> Any:  # noqa: ANN401
-        attributes = {names.MODEL_ID: self.model_id, names.SEQ_ID: operation.seq}
+        attributes: dict[str, str | int] = {
+            names.MODEL_ID: self.model_id,
+            names.SEQ_ID: operation.seq,
+        }
         with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
             async with self._turnstile.turn(operation.seq):
                 encoded = operations.encode(operation, self.model_id, protobuf=self._protobuf)
@@ -90,6 +95,6 @@ class TrainingCore:
 
 
 def _observe(task: asyncio.Task[Any]) -> None:
-    """Mark the error of a task as seen: whoever gave up waiting does not want a warning about it."""
+    """Mark a task's error as seen: whoever gave up waiting wants no warning about it."""
     if not task.cancelled():
         task.exception()

@@ -1,7 +1,7 @@
 """Letting numbered visitors through one at a time, in the order of their numbers.
 
-Order is data: visitors may arrive in any order, from any task. Numbers that can no longer come are passed
-over with :meth:`Turnstile.advance_to`.
+Order is data: visitors may arrive in any order, from any task. Numbers that can no longer come are
+passed over with :meth:`Turnstile.advance_to`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class MonotonicClock:
 
 
 class VirtualClock:
-    """A clock for tests: sleeping advances it at once, and ``slept`` tells for how long each time."""
+    """A clock for tests: sleeping advances it at once, and ``slept`` lists for how long."""
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start

@@ -1,8 +1,8 @@
 """HTTP through httpx: pools of clients per traffic class, the headers that every request carries.
 
-The only module that imports httpx, and one of two that see a secret (with :mod:`tinker_ray.config`).
-Pools are lists of clients with a fixed width each: httpx's own pool slows down quadratically with the
-number of requests in flight.
+The only module that imports httpx, and one of two that see a secret (with
+:mod:`tinker_ray.config`). Pools are lists of clients with a fixed width each: httpx's own pool
+slows down quadratically with the number of requests in flight.
 """
 
 from __future__ import annotations
@@ -99,10 +99,14 @@ class HttpTransport:
                 timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             )
         except httpx.TimeoutException as error:
-            message = f"no answer from {request.path} within {timeout_s:g} s ({type(error).__name__})"
+            message = (
+                f"no answer from {request.path} within {timeout_s:g} s ({type(error).__name__})"
+            )
             raise APITimeoutError(message) from None
         except httpx.HTTPError as error:
-            message = f"no answer from {self._base_url}{request.path}: {type(error).__name__}: {error}"
+            message = (
+                f"no answer from {self._base_url}{request.path}: {type(error).__name__}: {error}"
+            )
             raise APIConnectionError(message) from None
         finally:
             client.in_flight -= 1

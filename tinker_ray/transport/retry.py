@@ -1,10 +1,11 @@
 """Repeating a request: one pure schedule, one loop that follows it.
 
-The rule of the service's own SDK, in two layers. A *round* is an attempt and up to ``endpoint.retries``
-quick repetitions, ``min(0.5 · 2ⁿ, 10)`` s apart, less up to a quarter at random, or what ``Retry-After``
-asks for. When a round has failed for a reason that may pass, new rounds follow after ``min(2ᵏ, 30)`` s
-until ``endpoint.budget_s`` has gone by since the first attempt; the last one starts right at its end.
-All attempts of a round carry the same idempotency key.
+The rule of the service's own SDK, in two layers. A *round* is an attempt and up to
+``endpoint.retries`` quick repetitions, ``min(0.5 · 2ⁿ, 10)`` s apart, less up to a quarter at
+random, or what ``Retry-After`` asks for. When a round has failed for a reason that may pass, new
+rounds follow after ``min(2ᵏ, 30)`` s until ``endpoint.budget_s`` has gone by since the first
+attempt; the last one starts right at its end. All attempts of a round carry the same idempotency
+key.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class RetrySchedule:
         if self._attempt < self._endpoint.retries:
             quick = min(_QUICK_BASE_S * 2.0**self._attempt, _QUICK_MAX_S)
             self._attempt += 1
-            return Wait(retry_after_s or quick * (1 - _QUICK_JITTER * self._chance()), new_round=False)
+            return Wait(
+                retry_after_s or quick * (1 - _QUICK_JITTER * self._chance()), new_round=False
+            )
         if now >= self._deadline:
             return None
         seconds = min(2.0**self._round, _ROUND_MAX_S, self._deadline - now)
@@ -79,7 +82,10 @@ async def send(transport: Transport, request: Request, clock: Clock) -> Response
         APIStatusError: The last answer was not 2xx.
         APIConnectionError: There was no answer.
     """
-    attributes = {names.HTTP_REQUEST_METHOD: request.endpoint.method, names.HTTP_ROUTE: request.endpoint.path}
+    attributes = {
+        names.HTTP_REQUEST_METHOD: request.endpoint.method,
+        names.HTTP_ROUTE: request.endpoint.path,
+    }
     with span(names.HTTP_REQUEST, kind=SpanKind.CLIENT, attributes=attributes) as current:
         schedule = RetrySchedule(request.endpoint, clock.now(), random.random)
         key = _idempotency_key(request)

@@ -1,4 +1,4 @@
-"""A transport for tests that answers from a script; shipped, so that users can test against it too."""
+"""A transport for tests that answers from a script; shipped, so that users can use it too."""
 
 from __future__ import annotations
 

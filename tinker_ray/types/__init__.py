@@ -10,8 +10,8 @@ from tinker_ray.types.prompt import (
 )
 from tinker_ray.types.record import (
     Checkpoint,
-    CheckpointType,
     CheckpointsListResponse,
+    CheckpointType,
     CreateModelResponse,
     Cursor,
     GetInfoResponse,
@@ -32,8 +32,8 @@ from tinker_ray.types.record import (
 )
 from tinker_ray.types.retry import RetryConfig
 from tinker_ray.types.sampling import (
-    SampleResponse,
     SampledSequence,
+    SampleResponse,
     SamplingParams,
     StopReason,
     TopkLogprobs,

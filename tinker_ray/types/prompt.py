@@ -129,7 +129,7 @@ class ModelInput:
         return ModelInput(chunks=[*self.chunks, chunk])
 
     def append_int(self, token: int) -> ModelInput:
-        """Return a new input with one more token, in the last text chunk if the input ends in one."""
+        """Return a new input with one more token, in the last chunk if that is text."""
         if self.chunks and isinstance(last := self.chunks[-1], EncodedTextChunk):
             longer = EncodedTextChunk(tokens=[*(int(t) for t in last.tokens), token])
             return ModelInput(chunks=[*self.chunks[:-1], longer])

@@ -191,7 +191,8 @@ class ParsedCheckpointTinkerPath(_Record):
         well_formed = tinker_path.startswith(_SCHEME) and len(parts) == 3 and all(parts)  # noqa: PLR2004
         if not well_formed or parts[1] not in _SEGMENTS:
             segments = "|".join(_SEGMENTS)
-            message = f"invalid checkpoint path {tinker_path!r}: expected {_SCHEME}<run>/<{segments}>/<name>"
+            form = f"{_SCHEME}<run>/<{segments}>/<name>"
+            message = f"invalid checkpoint path {tinker_path!r}: expected {form}"
             raise ValueError(message)
         return cls(
             tinker_path=tinker_path,

@@ -24,9 +24,9 @@ EMPTY_TOPK_LOGPROB = -99999.0
 class SamplingParams(BaseModel):
     """How to draw tokens.
 
-    ``stop`` is a string, strings or token ids; None keeps the model's end-of-sequence token as the only
-    stop, ``[]`` disables every stop. ``top_k`` -1 means off. ``max_tokens`` None leaves it to the
-    service.
+    ``stop`` is a string, strings or token ids; None keeps the model's end-of-sequence token as the
+    only stop, ``[]`` disables every stop. ``top_k`` -1 means off. ``max_tokens`` None leaves it to
+    the service.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,8 @@ class SampledSequence:
     """One drawn sequence.
 
     Attributes:
-        stop_reason: ``stop`` at a stop token or string (which is part of the tokens), else ``length``.
+        stop_reason: ``stop`` at a stop token or string (which is part of the tokens), else
+            ``length``.
         tokens_np: int32 ``(n,)``.
         logprobs_np: float32 ``(n,)``, under the model itself, before temperature and truncation.
         sequence_id: The service's name for this draw; empty where the service gives none.

@@ -5,6 +5,7 @@ Knows nothing of torch beyond duck-typed conversions, and nothing of the wire.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +47,8 @@ class TensorData:
 
         Raises:
             TypeError: ``dtype`` is missing.
-            ValueError: ``dtype`` is unknown, the values do not fill ``shape``, or only one of the two
-                CSR index lists is given.
+            ValueError: ``dtype`` is unknown, the values do not fill ``shape``, or only one of the
+                two CSR index lists is given.
         """
         if dtype is None:
             message = "TensorData requires `dtype`: 'int64' or 'float32'"
@@ -76,7 +77,9 @@ class TensorData:
         """
         kinds: dict[str, TensorDtype] = {"f": "float32", "i": "int64"}
         if array.dtype.kind not in kinds:
-            message = f"unsupported numpy dtype {array.dtype}: use a float or a signed integer dtype"
+            message = (
+                f"unsupported numpy dtype {array.dtype}: use a float or a signed integer dtype"
+            )
             raise ValueError(message)
         return cls(array, kinds[array.dtype.kind], list(array.shape))
 
@@ -120,8 +123,6 @@ class TensorData:
         Raises:
             ImportError: torch is not installed.
         """
-        import importlib
-
         return importlib.import_module("torch").from_numpy(np.array(self.to_numpy(pad_value)))
 
     def tolist(self, pad_value: int = 0) -> list[Any]:

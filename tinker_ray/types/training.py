@@ -43,8 +43,8 @@ _LIST_DTYPES: dict[str, TensorDtype] = {
 class Datum:
     """One training sequence: an input of N tokens and the tensors that the loss reads.
 
-    ``loss_fn_inputs`` takes :class:`TensorData`, numpy arrays, torch tensors and lists; a list's dtype
-    follows from its key, so an unknown key with a list is an error.
+    ``loss_fn_inputs`` takes :class:`TensorData`, numpy arrays, torch tensors and lists; a list's
+    dtype follows from its key, so an unknown key with a list is an error.
     """
 
     model_input: ModelInput
@@ -64,7 +64,9 @@ def _tensor(key: str, value: Any) -> TensorData:  # noqa: ANN401 - the border wh
     if isinstance(value, list | tuple):
         if key not in _LIST_DTYPES:
             known = ", ".join(sorted(_LIST_DTYPES))
-            message = f"loss_fn_inputs[{key!r}] is a list of unknown dtype (known: {known}): use an array"
+            message = (
+                f"loss_fn_inputs[{key!r}] is a list of unknown dtype (known: {known}): use an array"
+            )
             raise KeyError(message)
         try:
             array = np.asarray(value, dtype=_LIST_DTYPES[key])
@@ -74,7 +76,9 @@ def _tensor(key: str, value: Any) -> TensorData:  # noqa: ANN401 - the border wh
         return TensorData.from_numpy(array)
     if hasattr(value, "is_floating_point"):
         return TensorData.from_torch(value)
-    message = f"loss_fn_inputs[{key!r}] is a {type(value).__name__}: use TensorData, an array or a list"
+    message = (
+        f"loss_fn_inputs[{key!r}] is a {type(value).__name__}: use TensorData, an array or a list"
+    )
     raise TypeError(message)
 
 

@@ -1,7 +1,7 @@
 """Splitting a training batch into requests, and joining their results.
 
-Losses are sums over datums, so that the gradients of the parts add up to those of the whole. Metrics
-carry their reduction in their name (``loss:sum``) and are joined by it.
+Losses are sums over datums, so that the gradients of the parts add up to those of the whole.
+Metrics carry their reduction in their name (``loss:sum``) and are joined by it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tinker_ray.errors import WireFormatError
 from tinker_ray.types import EncodedTextChunk, ForwardBackwardOutput, ImageChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tinker_ray.types import Datum, ModelInputChunk, TensorData
 
@@ -94,23 +94,26 @@ def join_metrics(parts: Sequence[dict[str, float]], counts: Sequence[int]) -> di
 
 def _reduce(key: str, values: list[float], counts: Sequence[int]) -> dict[str, float]:
     reduction = key.partition(":")[2]
-    if reduction == "sum":
-        return {key: sum(values)}
-    if reduction == "min":
-        return {key: min(values)}
-    if reduction == "max":
-        return {key: max(values)}
-    if reduction == "mean":
-        return {key: _mean(values, counts)}
-    if reduction == "slack":
-        return {key: max(values) - _mean(values, counts)}
     if reduction == "unique":
         return {key if i == 0 else f"{key}_{i}": value for i, value in enumerate(values)}
-    if reduction == "hash2":
-        return {key: float(sum(int(value) for value in values) % _HASH_MODULUS)}
-    return {}
+    reduce = _REDUCTIONS.get(reduction)
+    return {} if reduce is None else {key: reduce(values, counts)}
 
 
 def _mean(values: list[float], counts: Sequence[int]) -> float:
     weighted = sum(value * count for value, count in zip(values, counts, strict=True))
     return weighted / sum(counts)
+
+
+def _hash(values: list[float]) -> float:
+    return float(sum(int(value) for value in values) % _HASH_MODULUS)
+
+
+_REDUCTIONS: dict[str, Callable[[list[float], Sequence[int]], float]] = {
+    "sum": lambda values, _: sum(values),
+    "min": lambda values, _: min(values),
+    "max": lambda values, _: max(values),
+    "mean": _mean,
+    "slack": lambda values, counts: max(values) - _mean(values, counts),
+    "hash2": lambda values, _: _hash(values),
+}

@@ -1,7 +1,7 @@
 """The service's endpoints: method, path, traffic class, retries and timeout, one row each.
 
-Knows nothing of HTTP clients. Path parameters are inserted raw, because ids hold ``:`` and checkpoint
-ids hold ``/``.
+Knows nothing of HTTP clients. Path parameters are inserted raw, because ids hold ``:`` and
+checkpoint ids hold ``/``.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ WEIGHTS_INFO = Endpoint("POST", f"{_V1}/weights_info")
 LIST_TRAINING_RUNS = Endpoint("GET", f"{_V1}/training_runs")
 GET_TRAINING_RUN = Endpoint("GET", f"{_V1}/training_runs/{{run_id}}")
 LIST_CHECKPOINTS = Endpoint("GET", f"{_V1}/training_runs/{{run_id}}/checkpoints")
-DELETE_CHECKPOINT = Endpoint("DELETE", f"{_V1}/training_runs/{{run_id}}/checkpoints/{{checkpoint_id}}")
+DELETE_CHECKPOINT = Endpoint(
+    "DELETE", f"{_V1}/training_runs/{{run_id}}/checkpoints/{{checkpoint_id}}"
+)
 LIST_USER_CHECKPOINTS = Endpoint("GET", f"{_V1}/checkpoints")
 LIST_SESSIONS = Endpoint("GET", f"{_V1}/sessions")
 GET_SESSION = Endpoint("GET", f"{_V1}/sessions/{{session_id}}")

@@ -1,7 +1,7 @@
 """The JSON layout of training batches, their results, and samples.
 
-Reads both generations of clients: discriminators (``type``) may be absent, and a missing key, a null
-and a default mean the same. Knows nothing of content types or of what a loss means.
+Reads both generations of clients: discriminators (``type``) may be absent, and a missing key, a
+null and a default mean the same. Knows nothing of content types or of what a loss means.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def loads(content: bytes, where: str = "body") -> dict[str, Any]:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WireFormatError(f"not JSON: {error}", field=where) from error
-    return _typed(value, dict, where)
+    body: dict[str, Any] = _typed(value, dict, where)
+    return body
 
 
 # --- training batches ---------------------------------------------------------------------------
@@ -123,7 +124,9 @@ def decode_forward_backward(content: bytes) -> ForwardBackwardRequest:
     config = _optional(batch, "loss_fn_config", dict, where) or {}
     for key, value in config.items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise WireFormatError(f"not a number or a text: {value!r}", field=f"{where}.loss_fn_config.{key}")
+            raise WireFormatError(
+                f"not a number or a text: {value!r}", field=f"{where}.loss_fn_config.{key}"
+            )
     return ForwardBackwardRequest(
         model_id=_field(body, "model_id", str),
         seq_id=_optional(body, "seq_id", int),
@@ -164,7 +167,9 @@ def _chunk_from_json(value: object, where: str) -> ModelInputChunk:
         raise WireFormatError(f"unknown image format {image_format!r}", field=f"{where}.format")
     expected = _optional(fields, "expected_tokens", int, where)
     if "location" in fields:
-        return ImageAssetPointerChunk(_field(fields, "location", str, where), image_format, expected)
+        return ImageAssetPointerChunk(
+            _field(fields, "location", str, where), image_format, expected
+        )
     try:
         data = base64.b64decode(_field(fields, "data", str, where), validate=True)
     except binascii.Error as error:
@@ -176,12 +181,18 @@ def _tensor_from_json(value: object, where: str) -> TensorData:
     fields = _typed(value, dict, where)
     dtype = fields.get("dtype")
     if dtype not in {"int64", "float32"}:
-        raise WireFormatError(f"unknown dtype {dtype!r}: use int64 or float32", field=f"{where}.dtype")
+        raise WireFormatError(
+            f"unknown dtype {dtype!r}: use int64 or float32", field=f"{where}.dtype"
+        )
     data = _field(fields, "data", list, where)
     shape = _optional(fields, "shape", list, where)
     crow = _optional(fields, "sparse_crow_indices", list, where)
     col = _optional(fields, "sparse_col_indices", list, where)
-    values = _ints(data, f"{where}.data", np.int64) if dtype == "int64" else _floats(data, f"{where}.data")
+    values = (
+        _ints(data, f"{where}.data", np.int64)
+        if dtype == "int64"
+        else _floats(data, f"{where}.data")
+    )
     try:
         return TensorData(values, dtype, shape, crow, col)
     except (ValueError, TypeError) as error:
@@ -357,7 +368,9 @@ def _optional(fields: Mapping[str, Any], key: str, kind: type, where: str = "") 
     return None if value is None else _typed(value, kind, _path(where, key))
 
 
-def _ints(value: object, where: str, dtype: type[np.signedinteger] = np.int32) -> np.ndarray[Any, Any]:
+def _ints(
+    value: object, where: str, dtype: type[np.signedinteger] = np.int32
+) -> np.ndarray[Any, Any]:
     numbers = _typed(value, list, where)
     if not set(map(type, numbers)) <= {int}:
         raise WireFormatError("expected a list of integers", field=where)

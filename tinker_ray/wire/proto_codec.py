@@ -1,7 +1,7 @@
 """The protobuf layout of training batches, their results and samples (see tinker_public.proto).
 
-Arrays travel as little-endian bytes and come back as read-only views of the received buffer where the
-dtype allows. Knows nothing of content types or of what a loss means.
+Arrays travel as little-endian bytes and come back as read-only views of the received buffer where
+the dtype allows. Knows nothing of content types or of what a loss means.
 """
 
 from __future__ import annotations

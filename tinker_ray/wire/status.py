@@ -1,6 +1,7 @@
 """What the answer to a request means: the one place where a status code is judged.
 
-Pure: headers and body in, a judgement out. How often and when to repeat is the transport's business.
+Pure: headers and body in, a judgement out. How often and when to repeat is the transport's
+business.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def is_retryable(status: int) -> bool:
     return status in RETRYABLE_STATUSES or status >= SERVER_ERROR
 
 
-def judge(status: int, headers: Mapping[str, str], content: bytes, *, now: float = 0.0) -> Judgement:
+def judge(
+    status: int, headers: Mapping[str, str], content: bytes, *, now: float = 0.0
+) -> Judgement:
     """Judge an answer that is not 2xx.
 
     Args:
@@ -53,7 +56,9 @@ def judge(status: int, headers: Mapping[str, str], content: bytes, *, now: float
         now: Unix time in seconds, to read a ``Retry-After`` date.
     """
     body = _body(content)
-    cls = STATUS_ERRORS.get(status, InternalServerError if status >= SERVER_ERROR else APIStatusError)
+    cls = STATUS_ERRORS.get(
+        status, InternalServerError if status >= SERVER_ERROR else APIStatusError
+    )
     error = cls(
         f"Error code: {status} - {body}",
         status_code=status,
@@ -66,7 +71,7 @@ def judge(status: int, headers: Mapping[str, str], content: bytes, *, now: float
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float = 0.0) -> float | None:
-    """Read ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date); None outside (0, 60] s."""
+    """Read ``retry-after-ms`` or ``retry-after`` (seconds or a date); None outside (0, 60] s."""
     value = _seconds(headers, now)
     return value if value is not None and 0 < value <= MAX_RETRY_AFTER_S else None
 
