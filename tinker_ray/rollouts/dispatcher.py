@@ -50,15 +50,19 @@ class Account:
         dispatched: Groups that were offered.
         delivered: Groups that reached the consumer's queue.
         dropped: Groups that did not, by reason.
+        details: The words of the first drop of each reason.
         retried: Attempts beyond each group's first.
         fenced: Events of attempts that had already lost their race.
+        peak_in_flight: Most attempts that ran at once.
     """
 
     dispatched: int = 0
     delivered: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
+    details: dict[DropReason, str] = field(default_factory=dict)
     retried: int = 0
     fenced: int = 0
+    peak_in_flight: int = 0
 
     @property
     def open(self) -> int:
@@ -170,6 +174,7 @@ class Dispatcher:
 
     def _drop(self, group: int, reason: DropReason, detail: str) -> DropGroup:
         self.account.dropped[reason] += 1
+        self.account.details.setdefault(reason, detail)
         return DropGroup(group, reason, detail)
 
     def _again(self, attempt: AttemptId, detail: str) -> list[Command]:
@@ -203,6 +208,7 @@ class Dispatcher:
             self._attempts[group] += 1
             self._running[attempt] = worker
             self._workers[worker].running.add(attempt)
+            self.account.peak_in_flight = max(self.account.peak_in_flight, len(self._running))
             commands.append(StartAttempt(attempt, worker))
 
     def _cancel(self, detail: str) -> list[Command]:

@@ -18,6 +18,8 @@ from tinker_ray.rollouts.trajectory import (
     TrajectoryGroup,
     Transition,
 )
+from tinker_ray.telemetry import names
+from tinker_ray.telemetry.trace import span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -70,13 +72,25 @@ async def run_episode(
     Raises:
         RolloutFailedError: The environment or the policy raised.
     """
-    observation, stop = start or await _first_observation(env)
+    with span(names.ROLLOUT_EPISODE, attributes={names.EPISODE: lane}):
+        start = start or await _first_observation(env)
+        return await _take_turns(policy, env, start, first_action, lane)
+
+
+async def _take_turns(
+    policy: Policy,
+    env: Env,
+    start: tuple[Observation, StopCondition],
+    action: TokensWithLogprobs | None,
+    lane: int,
+) -> Trajectory:
+    observation, stop = start
     transitions: list[Transition] = []
-    action = first_action
     while True:
         if action is None:
             [action] = await _draw(policy, (observation, stop), turn=len(transitions), lane=lane)
-        result = await _ask("step", env.step, action.tokens)
+        with span(names.ENV_STEP, attributes={names.TURN: len(transitions)}):
+            result = await _ask("step", env.step, action.tokens)
         transitions.append(
             Transition(
                 ob=observation,

@@ -6,13 +6,14 @@ many.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from tinker_ray.rollouts.env import EnvGroupBuilder
     from tinker_ray.rollouts.policy import RolloutParams, Sampler
     from tinker_ray.rollouts.trajectory import TrajectoryGroup
+    from tinker_ray.telemetry.carrier import Carrier
 
 
 class AttemptId(NamedTuple):
@@ -24,10 +25,17 @@ class AttemptId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one group, and how its actions are drawn (the seed is that of the group)."""
+    """One try at one group.
+
+    Attributes:
+        id: Which one.
+        params: How its actions are drawn; the seed is that of the group.
+        carrier: The trace that the work belongs to.
+    """
 
     id: AttemptId
     params: RolloutParams
+    carrier: Carrier = field(default_factory=dict)
 
 
 class RolloutWorker(Protocol):

@@ -1,0 +1,91 @@
+"""The settings of an RL run: frozen, from Python, a TOML file or the command line.
+
+Knows nothing of where the run happens (local or cluster). Invariant: two runs with equal settings
+do the same work, so an unfinished run can be gone on with by whoever has equal settings.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinker_ray.errors import ConfigurationError
+
+PolicyLoss = Literal["importance_sampling", "ppo", "cispo"]
+
+
+class RunConfig(BaseModel):
+    """What to train, on what, for how long.
+
+    Attributes:
+        base_url: The service; ``embedded`` starts one on this machine.
+        base_model: The model to adapt.
+        environment: ``adder``, or ``module:function`` that takes this object and a tokenizer and
+            returns a dataset (see :class:`tinker_ray.rollouts.Dataset`).
+        seed: Decides problems, adapters' initial weights and every draw.
+        steps: Optimizer steps.
+        prompts_per_step: Groups per step.
+        samples_per_prompt: Episodes per group.
+        max_tokens: Longest action.
+        temperature: Of the rollouts; evaluation draws at 1.
+        rank: Of the LoRA adapter.
+        learning_rate: Of AdamW.
+        loss_fn: The policy-gradient loss.
+        loss_fn_config: Its settings, such as clip thresholds.
+        eval_every: Steps between evaluations; 0 evaluates before and after only.
+        eval_problems: Held-out problems.
+        eval_samples: Episodes per held-out problem.
+        checkpoint_every: Steps between checkpoints.
+        target_accuracy: Ends the run early at an evaluation that reaches it.
+        workers: Rollout workers.
+        groups_per_worker: Groups that a worker runs at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str = "embedded"
+    base_model: str = "tinker-ray/tiny-adder"
+    environment: str = "adder"
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(default=30, ge=1)
+    prompts_per_step: int = Field(default=32, ge=1)
+    samples_per_prompt: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=8, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    rank: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    loss_fn: PolicyLoss = "importance_sampling"
+    loss_fn_config: dict[str, float] = Field(default_factory=dict)
+    eval_every: int = Field(default=5, ge=0)
+    eval_problems: int = Field(default=128, ge=1)
+    eval_samples: int = Field(default=4, ge=1)
+    checkpoint_every: int = Field(default=5, ge=1)
+    target_accuracy: float | None = Field(default=None, gt=0, le=1)
+    workers: int = Field(default=2, ge=1)
+    groups_per_worker: int = Field(default=16, ge=1)
+
+
+def load(path: Path | None = None, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """Read settings from a TOML file, if given; overrides that are not None win over it.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a setting is unknown or out of range.
+    """
+    values: dict[str, object] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"cannot read {path}: {error}") from error
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return RunConfig.model_validate({**values, **given})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigurationError(f"settings of the run: {problems}") from error

@@ -1,0 +1,205 @@
+"""`RolloutPool`: groups of environments go in, finished groups come out in completion order.
+
+Carries out what the :class:`~tinker_ray.rollouts.Dispatcher` decides; decides nothing itself but
+when a lost worker is replaced. Knows nothing of how a worker runs a group. Invariant: when a run
+ends, however it ends, none of its tasks is left, and every group that it dispatched was delivered
+or dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
+from tinker_ray.rl.run import FinishedGroup, Run
+from tinker_ray.rl.worker import LocalWorker
+from tinker_ray.rollouts import (
+    Account,
+    Dispatcher,
+    EnvGroupBuilder,
+    RolloutParams,
+    RolloutWorker,
+    Sampler,
+)
+from tinker_ray.rollouts.dispatcher import DEFAULT_RETRIES
+
+LOSSES_PER_WORKER = 3
+"""Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
+
+
+class PoolWorker(RolloutWorker, Protocol):
+    """A worker that a pool opened and closes."""
+
+    async def close(self) -> None:
+        """Release what the worker holds; idempotent."""
+        ...
+
+
+OpenWorker = Callable[[int], Awaitable[PoolWorker]]
+"""Opens the nth worker of a pool; replacements go on counting."""
+
+
+async def open_local_worker(_: int) -> PoolWorker:
+    """Open a worker in this process."""
+    return LocalWorker()
+
+
+class RolloutPool:
+    """Rollout workers for the length of an ``async with`` block.
+
+    Args:
+        workers: How many.
+        groups_per_worker: How many groups each runs at once.
+        retries: How often a group is run again after infrastructure failures.
+        window: How many groups may be under way or not yet taken; None means twice the capacity.
+        open_worker: Opens a worker; by default in this process or, on Ray, as an actor.
+
+    Attributes:
+        account: What became of the groups of the newest run.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        *,
+        groups_per_worker: int = 16,
+        retries: int = DEFAULT_RETRIES,
+        window: int | None = None,
+        open_worker: OpenWorker | None = None,
+    ) -> None:
+        self._num_workers = workers
+        self._groups_per_worker = groups_per_worker
+        self._retries = retries
+        self._window = window
+        self._open_worker = open_worker or open_local_worker
+        self._workers: dict[str, PoolWorker] = {}
+        self._num_opened = 0
+        self._losses_in_a_row = 0
+        self._runs: set[Run] = set()
+        self._replacements: set[asyncio.Task[None]] = set()
+        self._is_open = False
+        self.account = Account()
+
+    async def __aenter__(self) -> Self:
+        """Open the workers."""
+        self._is_open = True
+        try:
+            await asyncio.gather(*(self._open() for _ in range(self._num_workers)))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close runs and workers."""
+        await self.close()
+
+    def __repr__(self) -> str:
+        """Show workers and runs."""
+        return f"RolloutPool(workers={sorted(self._workers)}, runs={list(self._runs)})"
+
+    @property
+    def in_flight(self) -> int:
+        """Groups that are running."""
+        return sum(run.in_flight for run in self._runs)
+
+    async def run(
+        self,
+        builders: Iterable[EnvGroupBuilder],
+        sampler: Sampler,
+        params: RolloutParams | None = None,
+    ) -> AsyncGenerator[FinishedGroup]:
+        """Run a group of environments per builder and yield the groups as they finish.
+
+        Builders are taken from the iterable as room appears, so it may be endless. A group that
+        fails for good is dropped and counted in :attr:`account`.
+
+        Args:
+            builders: One per group; ``FinishedGroup.index`` counts them.
+            sampler: Where actions come from: one weights version for the whole run.
+            params: How actions are drawn.
+
+        Raises:
+            ActorLostError: All workers are lost and replacements are lost as well.
+            StaleHandleError: The pool is not open.
+        """
+        if not self._is_open:
+            raise StaleHandleError("the rollout pool is not open: use `async with RolloutPool(…)`")
+        dispatcher = Dispatcher(retries=self._retries, window=self._window)
+        self.account = dispatcher.account
+        run = Run(
+            iter(builders),
+            sampler,
+            params or RolloutParams(),
+            dispatcher=dispatcher,
+            owner=self,
+        )
+        self._runs.add(run)
+        try:
+            for name, worker in self._workers.items():
+                run.add_worker(name, worker, self._groups_per_worker)
+            async with contextlib.aclosing(run.groups()) as groups:
+                async for group in groups:
+                    yield group
+        finally:
+            self._runs.discard(run)
+
+    async def close(self) -> None:
+        """End runs, then workers; idempotent."""
+        self._is_open = False
+        for task in self._replacements:
+            task.cancel()
+        await asyncio.gather(*self._replacements, return_exceptions=True)
+        await asyncio.gather(*(run.close() for run in self._runs))
+        workers = list(self._workers.values())
+        self._workers.clear()
+        await asyncio.gather(*(worker.close() for worker in workers), return_exceptions=True)
+
+    async def _open(self) -> None:
+        number = self._num_opened
+        self._num_opened += 1
+        worker = await self._open_worker(number)
+        name = f"rollout-{number}"
+        self._workers[name] = worker
+        for run in self._runs:
+            run.add_worker(name, worker, self._groups_per_worker)
+
+    def note_delivery(self) -> None:
+        """Hear from a run that workers do their work."""
+        self._losses_in_a_row = 0
+
+    def note_loss(self, worker: str, error: ActorLostError) -> None:
+        """Hear from a run that a worker is dead, and replace it."""
+        if self._workers.pop(worker, None) is None:
+            return
+        for run in self._runs:
+            run.lose_worker(worker, str(error))
+        self._losses_in_a_row += 1
+        if self._losses_in_a_row <= LOSSES_PER_WORKER * self._num_workers:
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._replacements.add(task)
+            task.add_done_callback(self._replacements.discard)
+        elif not self._workers:
+            self._give_up(error)
+
+    async def _replace(self) -> None:
+        try:
+            await self._open()
+        except TinkerError as error:
+            if not self._workers and len(self._replacements) <= 1:
+                self._give_up(error)
+
+    def _give_up(self, error: TinkerError) -> None:
+        lost = ActorLostError(f"no rollout worker is left: {error}", actor="rollout")
+        lost.__cause__ = error
+        for run in self._runs:
+            run.fail(lost)

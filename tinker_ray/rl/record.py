@@ -1,0 +1,93 @@
+"""What a run writes down: a line per step, its place for a resume, and the summary at its end.
+
+Knows nothing of files. Invariant: all of it is JSON of plain numbers and strings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class StepRecord(_Record):
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        step: From 1.
+        reward: Mean return of the training episodes.
+        accuracy: Share of them that solved their problem.
+        eval_accuracy: The same on held-out problems, drawn with the weights after this step; None
+            if
+            there was no evaluation.
+        entropy: Per token, estimated from the sampled logprobs.
+        kl_sample_train: Between sampler and trainer, estimated on the batch.
+        loss: The batch's loss as the service reports it.
+        num_constant_groups: Groups that taught nothing, since all their episodes earned the same.
+        num_dropped_groups: Groups that did not come.
+        num_tokens: Sampled tokens.
+        tokens_per_s: Sampled tokens over the duration of the step.
+        peak_in_flight: Most groups that ran at once.
+        rollout_s: Time for the rollouts.
+        train_s: Time for forward_backward, optim_step and the new sampling client.
+        step_s: Time for all of the step, evaluation excluded.
+    """
+
+    step: int
+    reward: float
+    accuracy: float
+    eval_accuracy: float | None = None
+    entropy: float
+    kl_sample_train: float
+    loss: float
+    num_constant_groups: int
+    num_dropped_groups: int
+    num_tokens: int
+    tokens_per_s: float
+    peak_in_flight: int
+    rollout_s: float
+    train_s: float
+    step_s: float
+
+
+class Manifest(_Record):
+    """Where a run stands: enough to go on with it.
+
+    All draws and problems follow from the seed and the step, so the step is the cursor of the
+    dataset and the state of every random generator at once.
+
+    Attributes:
+        steps_done: Optimizer steps in the checkpoint.
+        checkpoint: ``tinker://`` path of weights and optimizer; None before the first one.
+        accuracy_before: On held-out problems, before training; None if not yet measured.
+        seconds: Time spent until here, over all resumes.
+        resumes: How often an interrupted run was gone on with.
+        finished: Whether nothing is left to do.
+    """
+
+    version: Literal[1] = 1
+    steps_done: int = 0
+    checkpoint: str | None = None
+    accuracy_before: float | None = None
+    seconds: float = 0.0
+    resumes: int = 0
+    finished: bool = False
+
+
+class Summary(_Record):
+    """``summary.json``: what a run came to."""
+
+    accuracy_before: float
+    accuracy_after: float
+    steps: int
+    seconds: float
+    seed: int
+    mode: str
+    eval_episodes: int
+    resumes: int
+    checkpoint: str | None
+    run_directory: str

@@ -1,0 +1,181 @@
+"""The folder of a run: settings, metrics, transcripts, plot, manifest and summary.
+
+Knows nothing of training. Invariants: the manifest is replaced atomically, after everything that it
+speaks of is on disk; a folder has one writer at a time, held by a lock that ends with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tinker_ray.errors import ConfigurationError
+from tinker_ray.rl.config import RunConfig
+from tinker_ray.rl.plot import plot_reward
+from tinker_ray.rl.record import Manifest, StepRecord, Summary
+
+LATEST = "latest"
+R = TypeVar("R", bound=BaseModel)
+
+
+class RunDirectory:
+    """An open run directory; use :func:`open_run` to make or find one.
+
+    Attributes:
+        path: The folder.
+        manifest: Where the run stands.
+        is_resumed: Whether the folder held an unfinished run.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, lock: IO[str], *, is_resumed: bool) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.is_resumed = is_resumed
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let another process write here; idempotent."""
+        self._lock.close()
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        _replace(self.path / "manifest.json", manifest.model_dump_json(indent=2))
+        self.manifest = manifest
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write what the run came to."""
+        _replace(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+    def append_step(self, record: StepRecord) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        _append(self.path / "metrics.jsonl", record.model_dump_json())
+
+    def append_checkpoint(self, steps_done: int, checkpoint: str) -> None:
+        """Add a line to ``checkpoints.jsonl``."""
+        line = json.dumps({"steps_done": steps_done, "path": checkpoint})
+        _append(self.path / "checkpoints.jsonl", line)
+
+    def steps(self) -> list[StepRecord]:
+        """Read ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [StepRecord.model_validate_json(line) for line in lines]
+
+    def forget_after(self, steps_done: int) -> None:
+        """Remove the metrics of steps that the checkpoint does not contain: they are run again."""
+        kept = [record.model_dump_json() for record in self.steps() if record.step <= steps_done]
+        _replace(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept))
+
+    def plot(self) -> bool:
+        """Draw ``reward.png``.
+
+        Returns:
+            Whether there is a picture: False if matplotlib is not installed.
+        """
+        return plot_reward(self.steps(), self.manifest.accuracy_before, self.path / "reward.png")
+
+    def write_transcript(self, name: str, text: str) -> None:
+        """Write ``rollouts/NAME.txt``."""
+        folder = self.path / "rollouts"
+        folder.mkdir(exist_ok=True)
+        _replace(folder / f"{name}.txt", text)
+
+
+def open_run(config: RunConfig, *, root: Path, run_dir: Path | None = None) -> RunDirectory:
+    """Find the unfinished run with these settings, or begin a new one.
+
+    The candidate is ``run_dir``, or else the newest run below ``root``. It is gone on with if it
+    has equal settings, is unfinished and is not being written to by another process.
+
+    Raises:
+        ConfigurationError: ``run_dir`` was given and holds another run, or is in use.
+    """
+    candidate = run_dir or root / LATEST
+    if (candidate / "config.json").exists():
+        resumed = _resume(config, candidate.resolve())
+        if resumed is not None:
+            _point_latest(root, resumed.path)
+            return resumed
+        if run_dir is not None:
+            raise ConfigurationError(
+                f"{run_dir} is in use or holds a run that is finished or has other settings: "
+                "choose another --run-dir"
+            )
+    path = run_dir.resolve() if run_dir is not None else _new_path(root, config.seed)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path)
+    if lock is None:
+        raise ConfigurationError(f"{path} is in use by another run")
+    _replace(path / "config.json", config.model_dump_json(indent=2) + "\n")
+    directory = RunDirectory(path, Manifest(), lock, is_resumed=False)
+    directory.write_manifest(Manifest())
+    _point_latest(root, path)
+    return directory
+
+
+def _resume(config: RunConfig, path: Path) -> RunDirectory | None:
+    if _read(path / "config.json", RunConfig) != config:
+        return None
+    manifest = _read(path / "manifest.json", Manifest) or Manifest()
+    if manifest.finished:
+        return None
+    lock = _lock(path)
+    if lock is None:
+        return None
+    directory = RunDirectory(path, manifest, lock, is_resumed=True)
+    directory.forget_after(manifest.steps_done)
+    return directory
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _lock(path: Path) -> IO[str] | None:
+    lock = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _new_path(root: Path, seed: int) -> Path:
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
+    names = (f"{stamp}-seed{seed}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(path for name in names if not (path := root.resolve() / name).exists())
+
+
+def _point_latest(root: Path, path: Path) -> None:
+    """Let ``root/latest`` lead to the newest run, replacing the link atomically."""
+    root.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.relpath(path, root.resolve()))
+    link = root / f".latest-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(target, target_is_directory=True)
+    link.replace(root / LATEST)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees all of the old one or all of the new one."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")

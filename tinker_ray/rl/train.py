@@ -1,0 +1,120 @@
+"""Opens what a run needs, goes through its loop, closes everything in reverse order.
+
+Knows nothing of Ray or signals: cancel the coroutine and it ends cleanly. Invariant: a run whose
+checkpoint is gone begins anew rather than going on from nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from tinker_ray.clients.service import ServiceClient
+from tinker_ray.clients.training import TrainingClient
+from tinker_ray.errors import ConfigurationError, NotFoundError, RequestFailedError
+from tinker_ray.rl.adder import AdderDataset, Tokenizer
+from tinker_ray.rl.config import RunConfig
+from tinker_ray.rl.loop import Loop
+from tinker_ray.rl.pool import RolloutPool
+from tinker_ray.rl.progress import Progress
+from tinker_ray.rl.record import Manifest, Summary
+from tinker_ray.rl.run_directory import RunDirectory
+from tinker_ray.rollouts import Dataset
+
+MakeDataset = Callable[[RunConfig, Tokenizer], Dataset]
+
+
+async def train(
+    config: RunConfig,
+    directory: RunDirectory,
+    *,
+    progress: Progress,
+    mode: str,
+    make_dataset: MakeDataset | None = None,
+) -> Summary:
+    """Run, or go on with, a training run.
+
+    Args:
+        config: Its settings.
+        directory: Where it is written down, and where it stands.
+        progress: Where it is shown.
+        mode: ``local`` or ``cluster``, for the summary.
+        make_dataset: The problems; by default what ``config.environment`` names.
+
+    Raises:
+        ConfigurationError: The environment cannot be found.
+        TinkerError: The service or every rollout failed.
+    """
+    make_dataset = make_dataset or find_dataset(config.environment)
+    progress.status(f"connecting to {config.base_url}")
+    async with ServiceClient(base_url=config.base_url) as service:
+        training = await _open_training(service, config, directory, progress)
+        tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
+        pool = RolloutPool(config.workers, groups_per_worker=config.groups_per_worker)
+        async with pool:
+            loop = Loop(
+                config,
+                dataset=make_dataset(config, tokenizer),
+                training=training,
+                pool=pool,
+                directory=directory,
+                progress=progress,
+                decode=tokenizer.decode,
+                mode=mode,
+            )
+            return await loop.run()
+
+
+async def _open_training(
+    service: ServiceClient, config: RunConfig, directory: RunDirectory, progress: Progress
+) -> TrainingClient:
+    manifest = directory.manifest
+    if manifest.checkpoint is not None:
+        try:
+            training = await service.create_training_client_from_state_with_optimizer_async(
+                manifest.checkpoint
+            )
+        except (NotFoundError, RequestFailedError) as error:
+            progress.say(f"the checkpoint {manifest.checkpoint} is gone ({error}): beginning anew")
+            directory.write_manifest(Manifest())
+            directory.forget_after(0)
+        else:
+            progress.say(f"going on after step {manifest.steps_done} from {manifest.checkpoint}")
+            directory.write_manifest(manifest.model_copy(update={"resumes": manifest.resumes + 1}))
+            return training
+    return await service.create_lora_training_client_async(
+        config.base_model, rank=config.rank, seed=config.seed
+    )
+
+
+def find_dataset(environment: str) -> MakeDataset:
+    """Look up an environment by its name: ``adder`` or ``module:function``.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    if environment == "adder":
+        return _adder
+    module, colon, function = environment.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), function) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"environment {environment!r}: {error}") from error
+    if not callable(found):
+        raise ConfigurationError(
+            f"environment {environment!r} is unknown: use 'adder' or 'module:function'"
+        )
+    return cast("MakeDataset", found)
+
+
+def _adder(config: RunConfig, tokenizer: Tokenizer) -> Dataset:
+    return AdderDataset(
+        tokenizer,
+        seed=config.seed,
+        prompts_per_step=config.prompts_per_step,
+        samples_per_prompt=config.samples_per_prompt,
+        eval_problems=config.eval_problems,
+        eval_samples=config.eval_samples,
+    )

@@ -1,0 +1,64 @@
+"""Readable transcripts of episodes: what was asked, what was answered, what it earned.
+
+Knows nothing of tokenizers but how to decode. Invariant: text only; token ids are shown where
+nothing can be decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tinker_ray.rollouts import Trajectory, TrajectoryGroup
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """One turn in words."""
+
+    prompt: str
+    answer: str
+    reward: float
+
+    def __str__(self) -> str:
+        """Show the turn on one line."""
+        return f"{self.reward:5.2f}  {self.prompt!r} -> {self.answer!r}"
+
+
+def excerpt(trajectory: Trajectory, reward: float, decode: Decode) -> Excerpt:
+    """Show the last turn of an episode and the return of the whole."""
+    last = trajectory.transitions[-1]
+    return Excerpt(decode(last.ob.to_ints()), decode(last.ac.tokens), reward)
+
+
+def first_of_each(groups: Iterable[TrajectoryGroup], decode: Decode, count: int) -> list[Excerpt]:
+    """Show the first episode of each of the first groups."""
+    return [
+        excerpt(group.trajectories_G[0], group.get_total_rewards()[0], decode)
+        for group, _ in zip(groups, range(count), strict=False)
+        if group.trajectories_G
+    ]
+
+
+def render(title: str, groups: Iterable[TrajectoryGroup], decode: Decode) -> str:
+    """Write a whole batch, group by group and turn by turn."""
+    lines = [f"# {title}"]
+    for number, group in enumerate(groups):
+        rewards = group.get_total_rewards()
+        mean = sum(rewards) / max(1, len(rewards))
+        lines += ["", f"## group {number}: {len(rewards)} episodes, mean reward {mean:.2f}"]
+        for trajectory, reward in zip(group.trajectories_G, rewards, strict=True):
+            lines += _turns(trajectory, reward, decode)
+    return "\n".join(lines) + "\n"
+
+
+def _turns(trajectory: Trajectory, reward: float, decode: Decode) -> list[str]:
+    if len(trajectory.transitions) == 1:
+        return [str(excerpt(trajectory, reward, decode))]
+    lines = [f"{reward:5.2f}  in {len(trajectory.transitions)} turns"]
+    for turn in trajectory.transitions:
+        shown = Excerpt(decode(turn.ob.to_ints()), decode(turn.ac.tokens), turn.reward)
+        lines.append(f"       {shown}")
+    return lines
