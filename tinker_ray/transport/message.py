@@ -53,7 +53,8 @@ class Response:
 class Transport(Protocol):
     """Sends single attempts.
 
-    Retrying is not its business: see :func:`tinker_ray.transport.retry.send`. A transport belongs to the event loop that first uses it.
+    Retrying is not its business: see :func:`tinker_ray.transport.retry.send`. A transport belongs
+    to the event loop that first uses it.
     """
 
     async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:
