@@ -45,7 +45,7 @@ def launch(
     Returns:
         The exit code of the process.
     """
-    with (progress or Progress()) as shown, InterruptGuard() as guard:
+    with progress or Progress() as shown, InterruptGuard() as guard:
         try:
             return _run(load_config(), guard, shown, mode, root=root, run_dir=run_dir)
         except Interrupted as interrupt:
@@ -67,8 +67,9 @@ def _run(
 ) -> int:
     directory = open_run(config, root=root, run_dir=run_dir)
     try:
-        progress.say(f"{'going on with' if directory.is_resumed else 'run directory'}:
-        {directory.path}") summary = _in_mode(config, directory, guard, progress, mode)
+        begins = "going on with" if directory.is_resumed else "run directory"
+        progress.say(f"{begins}: {directory.path}")
+        summary = _in_mode(config, directory, guard, progress, mode)
     finally:
         directory.close()
     _report(summary, progress)
