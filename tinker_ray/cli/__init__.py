@@ -1,0 +1,1 @@
+"""The command ``tinker-ray``."""

@@ -1,0 +1,5 @@
+"""``python -m tinker_ray.cli``."""
+
+from tinker_ray.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""The engine's HTTP endpoints, grouped by what they are about; none decides anything itself."""
