@@ -6,6 +6,7 @@ the run directory is valid when this returns.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -47,33 +48,19 @@ def launch(
     """
     with progress or Progress() as shown, InterruptGuard() as guard:
         try:
-            return _run(load_config(), guard, shown, mode, root=root, run_dir=run_dir)
+            config = load_config()
+            with contextlib.closing(open_run(config, root=root, run_dir=run_dir)) as directory:
+                begins = "going on with" if directory.is_resumed else "run directory"
+                shown.say(f"{begins}: {directory.path}")
+                summary = _in_mode(config, directory, guard, shown, mode)
         except Interrupted as interrupt:
             shown.say("stopped; the same command goes on from the last checkpoint")
             return interrupt.exit_code
         except TinkerError as error:
             shown.say(f"error: {error}")
             return EXIT_FAILED
-
-
-def _run(
-    config: RunConfig,
-    guard: InterruptGuard,
-    progress: Progress,
-    mode: RunMode | None,
-    *,
-    root: Path,
-    run_dir: Path | None,
-) -> int:
-    directory = open_run(config, root=root, run_dir=run_dir)
-    try:
-        begins = "going on with" if directory.is_resumed else "run directory"
-        progress.say(f"{begins}: {directory.path}")
-        summary = _in_mode(config, directory, guard, progress, mode)
-    finally:
-        directory.close()
-    _report(summary, progress)
-    return EXIT_OK
+        _report(summary, shown)
+        return EXIT_OK
 
 
 def _in_mode(

@@ -61,9 +61,8 @@ def test_kl_counts_sampled_tokens_only() -> None:
     datum = Datum(
         ModelInput.from_ints([1, 2, 3]),
         {
-            "target_tokens": [2, 3, 4],
-            "logprobs": [0.0, -1.0, -2.0],
-            "advantages": [0.0, 0.5, 0.5],
+            "logprobs": TensorData([0.0, -1.0, -2.0], "float32"),
+            "advantages": TensorData([0.0, 0.5, 0.5], "float32"),
         },
     )
     trained = TensorData.from_numpy(np.asarray([-9.0, -1.5, -2.5], dtype=np.float32))
