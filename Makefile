@@ -4,7 +4,15 @@
 SHELL  := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := .venv/bin
-PIP     = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+comma  := ,
+
+# Installs this package with extras; shows the large downloads, and pip's own words if it fails.
+define install
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	    --constraint constraints.txt --editable '$(1)' 2> .venv/pip.log \
+	    | { grep --line-buffered -E '[0-9] [MG]B\)$$' || true; } \
+	    || { cat .venv/pip.log >&2; exit 1; }
+endef
 
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
@@ -58,11 +66,11 @@ clean: ## remove the environment, caches and build products; keeps runs/
 	@$(PYTHON) -m venv .venv
 
 .venv/.installed-demo: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing tinker-ray with what the demo needs (some minutes the first time)"
-	@$(PIP) --editable '.[engine,rl]'
+	@echo "Installing tinker-ray with what the demo needs (two to four minutes the first time)"
+	$(call install,.[engine$(comma)rl])
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing tinker-ray with what development needs (some minutes the first time)"
-	@$(PIP) --editable '.[dev]'
+	@echo "Installing tinker-ray with what development needs (two to four minutes the first time)"
+	$(call install,.[dev])
 	@touch .venv/.installed-demo $@
