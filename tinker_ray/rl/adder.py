@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Protocol
 
@@ -55,10 +56,11 @@ def is_held_out(a: int, b: int) -> bool:
     return zlib.crc32(f"{low}+{high}".encode()) % 100 < HELD_OUT_SHARE_PERCENT
 
 
-def problems(*, held_out: bool) -> list[tuple[int, int]]:
+@cache
+def problems(*, held_out: bool) -> tuple[tuple[int, int], ...]:
     """Return all problems of one side of the split, in ascending order."""
     operands = range(MAX_OPERAND + 1)
-    return [(a, b) for a in operands for b in operands if is_held_out(a, b) == held_out]
+    return tuple((a, b) for a in operands for b in operands if is_held_out(a, b) == held_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ def prompts(builders: Sequence[EnvGroupBuilder]) -> list[str]:
 
 def test_phrasings_split_and_answers_are_those_of_the_corpus() -> None:
     assert set(adder.PHRASINGS) == set(corpus.PHRASINGS.values())
-    assert adder.problems(held_out=True) == corpus.problems(held_out=True)
-    assert adder.problems(held_out=False) == corpus.problems(held_out=False)
+    assert list(adder.problems(held_out=True)) == corpus.problems(held_out=True)
+    assert list(adder.problems(held_out=False)) == corpus.problems(held_out=False)
     assert adder.END_OF_SEQUENCE == corpus.EOS
     [group] = AdderDataset(Letters(), prompts_per_step=1).batch(0)
     assert isinstance(group, AdderGroup)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import command
+
+EXAMPLES = command.REPOSITORY / "examples"
+
+
+@pytest.mark.parametrize(
+    "name,arguments,mode,words",
+    [
+        ("01_sample.py", (), "local", "12+34="),
+        ("02_train_sft.py", ("3",), "local", "loss per answer token"),
+        ("03_rl.py", ("2",), "local", "reward"),
+        ("03_rl.py", ("2",), "cluster", "reward"),
+        ("04_custom_environment.py", ("2",), "local", "turns"),
+    ],
+)
+def test_an_example_runs_and_says_something(
+    tmp_path: Path, name: str, arguments: tuple[str, ...], mode: str, words: str
+) -> None:
+    script = str(EXAMPLES / name)
+    output = command.run(script, *arguments, cwd=tmp_path, TINKER_RAY_MODE=mode)
+    assert words in output
+    assert command.survivors(tmp_path) == []
+
+
+def test_every_example_is_run() -> None:
+    run = {"01_sample.py", "02_train_sft.py", "03_rl.py", "04_custom_environment.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == run

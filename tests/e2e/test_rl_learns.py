@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import command
+
+EXPECTED_FILES = {
+    "checkpoints.jsonl",
+    "config.json",
+    "manifest.json",
+    "metrics.jsonl",
+    "reward.png",
+    "rollouts",
+    "summary.json",
+}
+
+
+@pytest.mark.parametrize("mode,seed", [("local", 1), ("cluster", 2)])
+def test_the_demo_learns_to_add_and_leaves_nothing_running(
+    tmp_path: Path, mode: str, seed: int
+) -> None:
+    output = command.run(*command.CLI, "demo", "--mode", mode, "--seed", str(seed), cwd=tmp_path)
+    summary = command.summary(tmp_path)
+    assert summary["accuracy_before"] <= 0.55, output
+    assert summary["accuracy_after"] >= 0.90, output
+    assert summary["eval_episodes"] >= 256
+    assert (summary["mode"], summary["seed"]) == (mode, seed)
+    written = {path.name for path in (tmp_path / "runs" / "latest").iterdir()}
+    assert written >= EXPECTED_FILES
+    assert "run directory:" in output
+    assert "held-out problems, after training:" in output
+    assert command.survivors(tmp_path) == []
+
+
+def test_a_run_takes_its_settings_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        "steps = 2\nprompts_per_step = 4\nsamples_per_prompt = 4\neval_problems = 8\n"
+    )
+    arguments = ("run.toml", "--steps", "1", "--loss-fn", "ppo", "--set", "eval_samples=2")
+    command.run(*command.CLI, "train", *arguments, cwd=tmp_path)
+    summary = command.summary(tmp_path)
+    assert (summary["steps"], summary["eval_episodes"], summary["mode"]) == (1, 16, "local")
+
+
+def test_wrong_settings_are_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    with command.started(*command.CLI, "train", "--rank", "0", cwd=tmp_path) as process:
+        assert process.wait(60) == 1
+    assert "rank" in (tmp_path / "output.txt").read_text()
