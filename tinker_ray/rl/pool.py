@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.rl.run import FinishedGroup, Run
-from tinker_ray.rl.worker import LocalWorker
+from tinker_ray.rl.worker import LocalWorker, at_once
 from tinker_ray.rollouts import (
     Account,
     Dispatcher,
@@ -39,12 +39,13 @@ class PoolWorker(RolloutWorker, Protocol):
         ...
 
 
-OpenWorker = Callable[[int], Awaitable[PoolWorker]]
-"""Opens the nth worker of a pool; replacements go on counting."""
+OpenWorker = Callable[[Sampler, int], Awaitable[PoolWorker]]
+"""Opens the nth worker of a pool, close to the sampler; replacements go on counting."""
 
 
-async def open_local_worker(_: int) -> PoolWorker:
+async def open_local_worker(sampler: Sampler, number: int) -> PoolWorker:
     """Open a worker in this process."""
+    del sampler, number
     return LocalWorker()
 
 
@@ -82,16 +83,13 @@ class RolloutPool:
         self._runs: set[Run] = set()
         self._replacements: set[asyncio.Task[None]] = set()
         self._is_open = False
+        self._has_workers = False
+        self._opening = asyncio.Lock()
         self.account = Account()
 
     async def __aenter__(self) -> Self:
-        """Open the workers."""
+        """Let runs begin; the first one opens the workers, near its sampler."""
         self._is_open = True
-        try:
-            await asyncio.gather(*(self._open() for _ in range(self._num_workers)))
-        except BaseException:
-            await self.close()
-            raise
         return self
 
     async def __aexit__(
@@ -134,6 +132,7 @@ class RolloutPool:
         """
         if not self._is_open:
             raise StaleHandleError("the rollout pool is not open: use `async with RolloutPool(…)`")
+        await self._open_first(sampler)
         dispatcher = Dispatcher(retries=self._retries, window=self._window)
         self.account = dispatcher.account
         run = Run(
@@ -164,10 +163,16 @@ class RolloutPool:
         self._workers.clear()
         await asyncio.gather(*(worker.close() for worker in workers), return_exceptions=True)
 
-    async def _open(self) -> None:
+    async def _open_first(self, sampler: Sampler) -> None:
+        async with self._opening:
+            if not self._has_workers:
+                await at_once([self._open(sampler) for _ in range(self._num_workers)])
+                self._has_workers = True
+
+    async def _open(self, sampler: Sampler) -> None:
         number = self._num_opened
         self._num_opened += 1
-        worker = await self._open_worker(number)
+        worker = await self._open_worker(sampler, number)
         name = f"rollout-{number}"
         self._workers[name] = worker
         for run in self._runs:
@@ -183,17 +188,18 @@ class RolloutPool:
             return
         for run in self._runs:
             run.lose_worker(worker, str(error))
+        sampler = next(iter(self._runs)).sampler
         self._losses_in_a_row += 1
         if self._losses_in_a_row <= LOSSES_PER_WORKER * self._num_workers:
-            task = asyncio.get_running_loop().create_task(self._replace())
+            task = asyncio.get_running_loop().create_task(self._replace(sampler))
             self._replacements.add(task)
             task.add_done_callback(self._replacements.discard)
         elif not self._workers:
             self._give_up(error)
 
-    async def _replace(self) -> None:
+    async def _replace(self, sampler: Sampler) -> None:
         try:
-            await self._open()
+            await self._open(sampler)
         except TinkerError as error:
             if not self._workers and len(self._replacements) <= 1:
                 self._give_up(error)

@@ -76,7 +76,11 @@ class RunOwner(Protocol):
 
 
 class Run:
-    """Drives the groups of one call of ``RolloutPool.run``."""
+    """Drives the groups of one call of ``RolloutPool.run``.
+
+    Attributes:
+        sampler: Where actions come from.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class Run:
         owner: RunOwner,
     ) -> None:
         self._builders = builders
-        self._sampler = sampler
+        self.sampler = sampler
         self._params = params
         self._dispatcher = dispatcher
         self._owner = owner
@@ -214,7 +218,7 @@ class Run:
                 self._params, seed=None if seed is None else derive_seed(seed, attempt.group)
             )
             group = await self._workers[worker].run_group(
-                builder, self._sampler, Attempt(attempt, params, carrier)
+                builder, self.sampler, Attempt(attempt, params, carrier)
             )
         return FinishedGroup(
             group.trajectories_G,

@@ -66,7 +66,7 @@ class FailingWorker(LocalWorker):
 def pool_of(*workers: PoolWorker, groups_per_worker: int = 4) -> RolloutPool:
     queue = list(workers)
 
-    async def open_worker(_: int) -> PoolWorker:
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
         if not queue:
             raise ActorLostError("no more workers")
         return queue.pop(0)
