@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tinker_ray.engine.attention import ATTENTION, register
 from tinker_ray.engine.kv_cache import KeyValueShape
 from tinker_ray.engine.lora import install
 from tinker_ray.errors import EngineError
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from tinker_ray.engine.adapter import LoraTarget
-    from tinker_ray.engine.kv_cache import KeyValueSink
+from tinker_ray.engine.kv_cache import KeyValueSink
 
-_ATTENTION = "tinker_ray"
 _MANY_PARAMETERS = 30_000_000
 
 
@@ -72,9 +70,7 @@ class BaseModel:
         Raises:
             EngineError: The folder is not a causal language model that the engine can run.
         """
-        # Attention of this name is scaled-dot-product attention for which transformers builds no
-        # masks: a missing mask means causal, a 4-D mask is taken as it is.
-        ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, sdpa_attention_forward)
+        register()
         try:
             config = AutoConfig.from_pretrained(directory, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
@@ -82,7 +78,7 @@ class BaseModel:
                 config=config,
                 local_files_only=True,
                 dtype=dtype,
-                attn_implementation=_ATTENTION,
+                attn_implementation=ATTENTION,
             )
         except (OSError, ValueError, KeyError) as error:
             message = f"cannot load the base model {name!r} from {directory}: {error}"

@@ -1,7 +1,7 @@
 """Keys and values of the sequences under way: one row a sequence, slot ``p`` for position ``p``.
 
-The tensors of a layer are ``(rows, heads, length, head_dim)``; capacity grows by doubling and rows
-are kept compact, so that a step works on a prefix view without copying. Knows nothing of sequences
+The tensors of a layer are ``(rows, heads, length, head_dim)``, rows are compact and lengths cut
+close, so that a step works on a contiguous prefix without copying. Knows nothing of sequences
 beyond their rows and lengths.
 
 Invariant: slots that no sequence has written hold finite numbers, so that masking them is enough.
@@ -17,7 +17,10 @@ from transformers import Cache
 from tinker_ray.engine.lora import MINIMUM_ROWS
 
 LENGTH_STEP = 16
-"""Attended lengths are multiples of this: shorter steps would change rounding with the batch."""
+MINIMUM_LENGTH = 32
+"""Rows attend to at least so many slots, and to a multiple of so many: kernels round alike then."""
+
+_SPARE_SHARE = 8
 
 
 def round_up(length: int) -> int:
@@ -72,40 +75,42 @@ class PromptCache(Cache):  # type: ignore[misc]
         self.pairs.append((key_states, value_states))
         return key_states, value_states
 
-    def prompt(self, row: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return a copy of one prompt: per layer keys and values ``(heads, length, head_dim)``."""
-        return [(k[row, :, :length].clone(), v[row, :, :length].clone()) for k, v in self.pairs]
-
 
 class RowCache(Cache):  # type: ignore[misc]
-    """The keys and values of all rows under way."""
+    """The keys and values of all rows under way.
+
+    Attributes:
+        num_rows: Rows that there is memory for.
+        length: Slots of every row; attention goes over all of them.
+    """
 
     def __init__(
         self, shape: KeyValueShape, *, dtype: torch.dtype, device: torch.device, max_slots: int
     ) -> None:
         """Start without any capacity; ``max_slots`` bounds rows times length where it can."""
         super().__init__(layers=[])
-        self._max_slots = max_slots
         self.num_rows = 0
         self.length = 0
+        self._max_slots = max_slots
+        self._heads = torch.arange(shape.num_heads, device=device)
         empty = torch.zeros(0, shape.num_heads, 0, shape.head_dim, dtype=dtype, device=device)
         self._keys = [empty] * shape.num_layers
         self._values = [empty] * shape.num_layers
-        self._row_ids = torch.zeros(0, dtype=torch.int64)
-        self._positions = self._row_ids
-        self._step_length = 0
+        self._slots = torch.zeros(0, dtype=torch.int64, device=device)
 
     def fit(self, num_rows: int, length: int) -> None:
-        """Make room for ``num_rows`` rows of ``length`` slots, keeping what the rows hold.
+        """Make room for ``num_rows`` rows of ``length`` slots, keeping what they hold.
 
-        Capacity doubles while rows times length stay within ``max_slots``, else it is what is asked
-        for.
+        Rows double while there is memory. Lengths grow by an eighth at a time, and shrink when
+        half of them is not needed: attention reads every slot, and reads contiguous memory fastest.
         """
-        num_rows = max(num_rows, MINIMUM_ROWS)
-        if num_rows <= self.num_rows and length <= self.length:
+        num_rows, length = max(num_rows, MINIMUM_ROWS), max(round_up(length), MINIMUM_LENGTH)
+        if num_rows <= self.num_rows and length <= self.length <= 2 * length:
             return
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
-        slots = self.length if length <= self.length else max(length, 2 * self.length)
+        slots = self.length if self.length // 2 <= length <= self.length else length
+        if length > self.length > 0:
+            slots = max(length, round_up(self.length + self.length // _SPARE_SHARE))
         if rows * slots > self._max_slots:
             rows, slots = num_rows, length
         self._keys = [_regrown(keys, rows, slots) for keys in self._keys]
@@ -117,28 +122,27 @@ class RowCache(Cache):  # type: ignore[misc]
         for tensor in (*self._keys, *self._values):
             tensor[row].zero_()
 
-    def move(self, sources: list[int], destinations: list[int], length: int) -> None:
+    def move(self, sources: list[int], destinations: list[int]) -> None:
         """Copy rows onto others at once; a source may be the destination of another."""
-        source = torch.tensor(sources, device=self._keys[0].device)
-        destination = torch.tensor(destinations, device=self._keys[0].device)
+        source = torch.tensor(sources, device=self._slots.device)
+        destination = torch.tensor(destinations, device=self._slots.device)
         for tensor in (*self._keys, *self._values):
-            view = tensor[:, :, :length]
-            view[destination] = view[source]
+            tensor[destination] = tensor[source]
 
-    def insert(self, rows: list[int], prompt: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Copy one prompt, ``(heads, length, head_dim)`` per layer, into each of ``rows``."""
-        index = torch.tensor(rows, device=self._keys[0].device)
-        for layer, (keys, values) in enumerate(prompt):
-            length = keys.shape[1]
-            self._keys[layer][:, :, :length][index] = keys
-            self._values[layer][:, :, :length][index] = values
+    def insert(self, rows: list[int], prompts: PromptCache, sources: list[int]) -> None:
+        """Copy prompt ``sources[i]`` into row ``rows[i]``."""
+        row = torch.tensor(rows, device=self._slots.device)
+        source = torch.tensor(sources, device=self._slots.device)
+        for layer, (keys, values) in enumerate(prompts.pairs):
+            length = min(keys.shape[2], self.length)
+            self._keys[layer][:, :, :length][row] = keys[source, :, :length]
+            self._values[layer][:, :, :length][row] = values[source, :, :length]
 
-    def begin_step(self, positions: torch.Tensor, length: int) -> None:
-        """Let the next run write row ``i`` at ``positions[i]`` and attend to ``length`` slots."""
-        if self._row_ids.shape[0] != positions.shape[0]:
-            self._row_ids = torch.arange(positions.shape[0], device=positions.device)
-        self._positions = positions
-        self._step_length = length
+    def begin_step(self, positions: torch.Tensor) -> None:
+        """Let the next run write row ``i`` at ``positions[i]``."""
+        rows = torch.arange(positions.shape[0], device=positions.device)
+        heads = rows[:, None] * self._heads.shape[0] + self._heads
+        self._slots = (heads * self.length + positions[:, None]).view(-1)
 
     def update(
         self,
@@ -148,13 +152,12 @@ class RowCache(Cache):  # type: ignore[misc]
         *_args: object,
         **_kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one new token a row, ``(B, heads, 1, head_dim)``; return views of the rows."""
-        num_rows = key_states.shape[0]
+        """Write one new token a row, ``(B, heads, 1, head_dim)``; return the rows."""
+        num_rows, _, _, head_dim = key_states.shape
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        keys[self._row_ids, :, self._positions] = key_states[:, :, 0]
-        values[self._row_ids, :, self._positions] = value_states[:, :, 0]
-        length = self._step_length
-        return keys[:num_rows, :, :length], values[:num_rows, :, :length]
+        keys.view(-1, head_dim).index_copy_(0, self._slots, key_states.reshape(-1, head_dim))
+        values.view(-1, head_dim).index_copy_(0, self._slots, value_states.reshape(-1, head_dim))
+        return keys[:num_rows], values[:num_rows]
 
 
 def _regrown(tensor: torch.Tensor, num_rows: int, length: int) -> torch.Tensor:

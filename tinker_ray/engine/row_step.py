@@ -5,24 +5,30 @@ Knows which sequence sits in which row because it is told; decides nothing about
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from tinker_ray.engine.draw import DrawPlan
-from tinker_ray.engine.kv_cache import RowCache, round_up
+from tinker_ray.engine.kv_cache import PromptCache, RowCache
 from tinker_ray.engine.lora import MINIMUM_ROWS, AdapterSpan, assigned, spans_of
 
 if TYPE_CHECKING:
     import collections.abc
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tinker_ray.engine.base_model import BaseModel
     from tinker_ray.engine.sequence import Sequence
 
-PromptPairs = list[tuple[torch.Tensor, torch.Tensor]]
 _NO_TOKEN = -1
+
+
+class PromptRow(NamedTuple):
+    """Where the keys and values of a prompt are: a row of a batch of prompts."""
+
+    cache: PromptCache
+    row: int
 
 
 class StopTable:
@@ -58,14 +64,14 @@ class RowStep:
         self._stops = StopTable([])
 
     def arrange(
-        self, order: list[int], sequences: list[Sequence], prompts: dict[int, PromptPairs]
+        self, order: list[int], sequences: list[Sequence], prompts: Mapping[int, PromptRow]
     ) -> None:
         """Take over a new table of rows.
 
         Args:
             order: For each new row the old row that it comes from, negative for a newcomer.
             sequences: The sequence of each new row.
-            prompts: Keys and values of the prompts of the newcomers' jobs, by ``id(job)``.
+            prompts: The prompts of the newcomers' jobs, by ``id(job)``.
         """
         moves = [(source, row) for row, source in enumerate(order) if 0 <= source != row]
         positions = [
@@ -73,16 +79,17 @@ class RowStep:
         ]
         if sequences:
             num_rows = max(len(sequences), len(self._sequences))
-            self._cache.fit(num_rows, round_up(max(positions) + 1))
+            self._cache.fit(num_rows, max(positions) + 1)
         if moves:
-            length = max(positions[row] for _, row in moves)
-            self._cache.move([source for source, _ in moves], [row for _, row in moves], length)
-        joining: dict[int, list[int]] = {}
+            self._cache.move([source for source, _ in moves], [row for _, row in moves])
+        joining: dict[PromptCache, list[tuple[int, int]]] = {}
         for row, source in enumerate(order):
             if source < 0:
-                joining.setdefault(id(sequences[row].job), []).append(row)
-        for key, rows in joining.items():
-            self._cache.insert(rows, prompts[key])
+                prompt = prompts[id(sequences[row].job)]
+                joining.setdefault(prompt.cache, []).append((row, prompt.row))
+        for cache, pairs in joining.items():
+            rows, sources = zip(*pairs, strict=True)
+            self._cache.insert(list(rows), cache, list(sources))
         self._sequences = sequences
         padding = max(0, MINIMUM_ROWS - len(sequences))
         self._positions = np.array(positions + [0] * padding, np.int64)
@@ -102,13 +109,12 @@ class RowStep:
         sequences, device = self._sequences, self._base.device
         newest = [sequence.tokens[-1] for sequence in sequences]
         newest += [0] * (len(self._positions) - len(sequences))
-        length = round_up(int(self._positions.max()) + 1)
-        self._cache.fit(len(self._positions), length)
+        self._cache.fit(len(self._positions), int(self._positions.max()) + 1)
         positions = torch.from_numpy(self._positions).to(device)
-        beyond = torch.arange(length, device=device) > positions[:, None]
+        beyond = torch.arange(self._cache.length, device=device) > positions[:, None]
         mask = torch.zeros(beyond.shape, dtype=self._base.dtype, device=device)
         mask.masked_fill_(beyond, float("-inf"))
-        self._cache.begin_step(positions, length)
+        self._cache.begin_step(positions)
         with assigned(self._spans):
             hidden = self._base.run(
                 torch.tensor(newest, device=device)[:, None],

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tinker_ray.engine.batch import pack
 from tinker_ray.engine.draw import DrawPlan
-from tinker_ray.engine.prompt_run import run_prompts
-from tinker_ray.engine.row_step import RowStep, StopTable
+from tinker_ray.engine.kv_cache import round_up
+from tinker_ray.engine.prompt_run import PromptRun, run_prompts
+from tinker_ray.engine.row_step import PromptRow, RowStep, StopTable
 from tinker_ray.engine.scheduler import Scheduler
 from tinker_ray.engine.sequence import Job, SampleJob
 from tinker_ray.errors import EngineError
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tinker_ray.engine.base_model import BaseModel
-    from tinker_ray.engine.row_step import PromptPairs
     from tinker_ray.engine.sequence import Sequence
 
 __all__ = ["SampleJob", "Sampler"]
 
-_PROMPT_TOKENS = 4096
+_ADMITTED_TOKENS = 4096
+_RUN_TOKENS = 1024
 
 
 class Sampler:
@@ -105,7 +107,7 @@ class Sampler:
     def _reset(self) -> None:
         self._scheduler = Scheduler(max_rows=self._max_rows, max_slots=self._max_slots)
         self._step = RowStep(self._base, max_slots=self._max_slots)
-        self._prompts: dict[int, PromptPairs] = {}
+        self._prompts: dict[int, PromptRow] = {}
         self._failed: list[Job] = []
 
     def _notice(self, job: Job) -> None:
@@ -144,7 +146,7 @@ class Sampler:
     def _advance(self) -> None:
         """Run waiting prompts, then one token of every row."""
         scheduler = self._scheduler
-        jobs = scheduler.admit(_PROMPT_TOKENS)
+        jobs = scheduler.admit(_ADMITTED_TOKENS)
         if jobs:
             self._start(jobs)
         if scheduler.ready:
@@ -158,19 +160,23 @@ class Sampler:
             self._drop(failed)
 
     def _start(self, jobs: list[Job]) -> None:
-        """Run prompts and draw first tokens; each prompt alone, if one of them fails."""
-        try:
-            self._run_prompts(jobs)
-        except Exception as error:  # noqa: BLE001 - whose fault it is shows when run alone
-            if len(jobs) > 1:
-                for job in jobs:
-                    self._start([job])
+        """Run prompts and draw first tokens; each prompt alone, if one of a batch fails."""
+        for indices in pack([round_up(job.prompt_tokens) for job in jobs], _RUN_TOKENS):
+            batch = [jobs[index] for index in indices]
+            try:
+                run = run_prompts(self._base, batch)
+            except Exception as error:  # noqa: BLE001 - whose fault it is shows when run alone
+                if len(batch) > 1:
+                    for job in batch:
+                        self._start([job])
+                else:
+                    message = f"the prompt's run failed: {type(error).__name__}: {error}"
+                    self._fail(batch, EngineError(message))
             else:
-                message = f"the prompt's run failed: {type(error).__name__}: {error}"
-                self._fail(jobs, EngineError(message))
+                self._begin(batch, run)
 
-    def _run_prompts(self, jobs: list[Job]) -> None:
-        run = run_prompts(self._base, jobs)
+    def _begin(self, jobs: list[Job], run: PromptRun) -> None:
+        """Draw the first token of each sequence; those that go on want a row."""
         sequences = [sequence for job in jobs for sequence in job.sequences if job.limit_tokens]
         owners = [row for row, job in enumerate(jobs) for _ in job.sequences if job.limit_tokens]
         if sequences:
@@ -183,7 +189,7 @@ class Sampler:
             if job.limit_tokens == 0:
                 self._answer(job)
             elif going_on and not job.future.done():
-                self._prompts[id(job)] = run.cache.prompt(row, job.prompt_tokens)
+                self._prompts[id(job)] = PromptRow(run.cache, row)
                 self._scheduler.ready.extend(going_on)
 
     def _append(
