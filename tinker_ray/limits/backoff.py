@@ -35,6 +35,8 @@ SLACK_S = 0.1
 """A pause is this much longer than it has to be, so that the 429s of the next moment change nothing
 and nobody has to be told of each."""
 
+_UNSEEDED = SystemRandom()
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
@@ -87,7 +89,7 @@ class Backoff:
 
     def __init__(
         self,
-        random: Callable[[], float] = SystemRandom().random,
+        random: Callable[[], float] = _UNSEEDED.random,
         *,
         width: int = THROTTLED_WIDTH,
         jitter: float = 0.25,

@@ -1,6 +1,7 @@
 """How many bytes of prompts one process may have under way.
 
-Does not know what a prompt is. Invariant: nothing passes while more than the capacity is under way.
+Does not know what a prompt is. Invariant: nothing is admitted while more than the capacity is under
+way.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ class ByteBudget:
         return self._left_bytes >= 0
 
     def take(self, cost_bytes: int) -> None:
-        """Let a request pass; to be returned by :meth:`release`.
+        """Let a request pass, after :meth:`admits`; to be returned by :meth:`release`.
 
         Raises:
-            ValueError: The cost is negative, or nothing may pass.
+            ValueError: The cost is negative.
         """
-        if cost_bytes < 0 or not self.admits():
-            message = f"{cost_bytes} bytes taken with {self._left_bytes} left"
+        if cost_bytes < 0:
+            message = f"the cost of a request is negative: {cost_bytes} bytes"
             raise ValueError(message)
         self._left_bytes -= cost_bytes
 

@@ -205,25 +205,23 @@ class Lease:
         runs_out_at = self._expires_at if self._held else math.inf
         if not self._answered:
             return min(self._sent_at + self._retry_s, runs_out_at)
-        if not self._held and not self._want and not self._need:
-            return math.inf
-        rest_s = self._idle_s if self._half_idle(self._need) else self._ttl_s / 3
-        return min(self._sent_at + rest_s, runs_out_at)
+        return min(self._look_at(self._need), runs_out_at)
 
     def _due(self, now: float, need: int) -> bool:
         if not self._answered:
             return now >= self._sent_at + self._retry_s
-        rest_s = now - self._sent_at
-        if self._spent or self._held > max(self._in_use, self._target):
+        if self._spent or self._held > max(self._in_use, 0 if self._closed else self._target):
             return True
         if need > min(self._held, self._target) and self._grew(need):
             return True
-        if rest_s >= self._idle_s and self._half_idle(need):
-            return True
-        return rest_s >= self._ttl_s / 3 and bool(self._held or self._want or need)
+        return now >= self._look_at(need)
 
-    def _half_idle(self, need: int) -> bool:
-        return max(self._peak, need, self._block) <= self._held // 2
+    def _look_at(self, need: int) -> float:
+        """When a claim is due although nothing happens: to renew, or to give back what is idle."""
+        if not (self._held or self._want or need):
+            return math.inf
+        half_idle = max(self._peak, need, self._block) <= self._held // 2
+        return self._sent_at + (self._idle_s if half_idle else self._ttl_s / 3)
 
     def _grew(self, need: int) -> bool:
         """Whether the ledger should hear of a greater need before the next renewal.

@@ -112,14 +112,19 @@ def max_min_shares(limit: int, wants: Mapping[str, int]) -> dict[str, int]:
 
     Returns:
         The share of each. All wants are met if they fit. Otherwise whoever wants less than an equal
-        share gets what it wants, and the others divide the rest equally; the odd ones go to those
-        who want most.
+        share gets what it wants, and the others divide the rest equally; the odd ones go to the
+        first of them, so that shares stay as they are while wants vary.
     """
     shares: dict[str, int] = {}
     left = limit
-    for index, holder in enumerate(sorted(wants, key=wants.__getitem__)):
-        shares[holder] = min(wants[holder], left // (len(wants) - index))
-        left -= shares[holder]
+    for holder in sorted(wants, key=wants.__getitem__):
+        if wants[holder] > left // (len(wants) - len(shares)):
+            break
+        shares[holder] = wants[holder]
+        left -= wants[holder]
+    unmet = [holder for holder in wants if holder not in shares]
+    for index, holder in enumerate(unmet):
+        shares[holder] = left // len(unmet) + (index < left % len(unmet))
     return shares
 
 

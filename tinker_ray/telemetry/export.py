@@ -76,7 +76,7 @@ def install(component: str, *processors: SpanProcessor) -> None:
         component: As in :func:`start_export`.
         *processors: OpenTelemetry span processors; they are shut down by :func:`stop`.
     """
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only when exporting
+    from opentelemetry.sdk.trace import TracerProvider
 
     provider = TracerProvider(
         resource=_resource(component), shutdown_on_exit=False, id_generator=_id_generator()
@@ -130,7 +130,7 @@ def _within(timeout_s: float, step: Callable[[], object]) -> bool:
 
 
 def _processor(name: str, settings: config.ExportSettings) -> SpanProcessor | None:
-    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - only when exporting
+    from opentelemetry.sdk.trace.export import (
         BatchSpanProcessor,
         SimpleSpanProcessor,
     )
@@ -151,15 +151,15 @@ def _processor(name: str, settings: config.ExportSettings) -> SpanProcessor | No
 
 
 def _console_exporter() -> SpanExporter:
-    import sys  # noqa: PLC0415
+    import sys
 
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
     return ConsoleSpanExporter(out=sys.stderr)
 
 
 def _otlp_exporter() -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
         OTLPSpanExporter,
     )
 
@@ -167,7 +167,7 @@ def _otlp_exporter() -> SpanExporter:
 
 
 def _resource(component: str) -> Resource:
-    from opentelemetry.sdk.resources import (  # noqa: PLC0415 - only when exporting
+    from opentelemetry.sdk.resources import (
         PROCESS_PID,
         SERVICE_NAME,
         Resource,
@@ -180,7 +180,7 @@ def _resource(component: str) -> Resource:
 
 
 def _id_generator() -> IdGenerator:
-    from opentelemetry.sdk.trace.id_generator import IdGenerator  # noqa: PLC0415
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
     class SystemRandomIds(IdGenerator):
         def generate_span_id(self) -> int:

@@ -151,8 +151,6 @@ def record(
     end_ns: int,
     attributes: Mapping[str, AttributeValue] | None = None,
     carrier: Mapping[str, str] | None = None,
-    kind: SpanKind = SpanKind.INTERNAL,
-    links: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Record a span after the fact, for work that moves between threads or is done in batches.
 
@@ -162,14 +160,12 @@ def record(
         end_ns: Likewise.
         attributes: Keys and values.
         carrier: The parent; by default the current span.
-        kind: The kind of span.
-        links: Carriers of related spans.
     """
     tracer = _active_tracer()
     if tracer is None:
         return
     parent = context_from(carrier) if carrier else None
-    _Plan(name, attributes, kind, links).start(tracer, parent, start_ns).end(end_ns)
+    _Plan(name, attributes, SpanKind.INTERNAL, ()).start(tracer, parent, start_ns).end(end_ns)
 
 
 def mark_failed(target: Span, error: BaseException) -> None:

@@ -21,7 +21,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "expected"),
+    "variables, expected",
     [
         ({}, ()),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, ("otlp",)),
@@ -92,7 +92,7 @@ def test_a_process_that_ends_sends_its_last_spans() -> None:
     )
     with Collector() as collector:
         environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True)  # noqa: S603
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         (span,) = collector.spans
 
     assert (span.name, span.component) == (names.ENGINE_REQUEST, "engine")
