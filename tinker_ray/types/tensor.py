@@ -6,6 +6,7 @@ Knows nothing of torch beyond duck-typed conversions, and nothing of the wire.
 from __future__ import annotations
 
 import importlib
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,8 +48,8 @@ class TensorData:
 
         Raises:
             TypeError: ``dtype`` is missing.
-            ValueError: ``dtype`` is unknown, the values do not fill ``shape``, or only one of the
-                two CSR index lists is given.
+            ValueError: ``dtype`` is unknown, the values are no numbers or would change their value
+                in it, do not fill ``shape``, or the CSR indices do not describe a matrix.
         """
         if dtype is None:
             message = "TensorData requires `dtype`: 'int64' or 'float32'"
@@ -59,8 +60,13 @@ class TensorData:
         if (sparse_crow_indices is None) != (sparse_col_indices is None):
             message = "sparse_crow_indices and sparse_col_indices come together"
             raise ValueError(message)
-        values = np.asarray([] if data is None else data, dtype=_NUMPY_DTYPES[dtype])
-        if sparse_crow_indices is None and shape is not None and values.shape != tuple(shape):
+        values = _as_values([] if data is None else data, dtype)
+        if sparse_crow_indices is not None and sparse_col_indices is not None:
+            _check_csr(values.size, shape, sparse_crow_indices, sparse_col_indices)
+        elif shape is not None and values.shape != tuple(shape):
+            if any(size < 0 for size in shape):
+                message = f"shape {list(shape)} has a negative size"
+                raise ValueError(message)
             values = values.reshape(tuple(shape))
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "shape", None if shape is None else list(shape))
@@ -143,3 +149,32 @@ class TensorData:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _as_values(data: Sequence[int] | Sequence[float] | npt.NDArray[Any], dtype: TensorDtype) -> Any:  # noqa: ANN401 - an array of either dtype
+    given = np.asarray(data)
+    if given.dtype.kind not in "iufb":
+        message = f"expected numbers that fit {dtype}"
+        raise ValueError(message)
+    values = given.astype(_NUMPY_DTYPES[dtype], copy=False)
+    if dtype == "int64" and given.dtype.kind in "uf" and not np.array_equal(given, values):
+        message = "expected integers for int64"
+        raise ValueError(message)
+    return values
+
+
+def _check_csr(
+    num_values: int, shape: Sequence[int] | None, crow: Sequence[int], col: Sequence[int]
+) -> None:
+    if shape is None or len(shape) != 2 or any(size < 0 for size in shape):  # noqa: PLR2004
+        message = f"a sparse tensor needs a 2-D shape, not {shape}"
+        raise ValueError(message)
+    if len(crow) != shape[0] + 1 or crow[0] != 0 or crow[-1] != num_values:
+        message = f"sparse_crow_indices do not lead {shape[0]} rows from 0 to {num_values}"
+        raise ValueError(message)
+    if any(start > stop for start, stop in itertools.pairwise(crow)):
+        message = "sparse_crow_indices decrease"
+        raise ValueError(message)
+    if len(col) != num_values or not all(0 <= column < shape[1] for column in col):
+        message = f"sparse_col_indices are not {num_values} columns below {shape[1]}"
+        raise ValueError(message)

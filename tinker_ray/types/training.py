@@ -69,11 +69,11 @@ def _tensor(key: str, value: Any) -> TensorData:  # noqa: ANN401 - the border wh
             )
             raise KeyError(message)
         try:
-            array = np.asarray(value, dtype=_LIST_DTYPES[key])
+            array = np.asarray(value)
+            return TensorData(array, _LIST_DTYPES[key], array.shape)
         except ValueError as error:
             message = f"loss_fn_inputs[{key!r}] must be a rectangular list of numbers: {error}"
             raise ValueError(message) from error
-        return TensorData.from_numpy(array)
     if hasattr(value, "is_floating_point"):
         return TensorData.from_torch(value)
     message = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,17 +38,18 @@ if TYPE_CHECKING:
     from tinker_ray.types import ModelInputChunk
 
 _INT32 = np.iinfo(np.int32)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def dumps(value: object, where: str = "") -> bytes:
     """Encode as compact JSON.
 
     Raises:
-        WireFormatError: There is a NaN or an infinity, which JSON does not have.
+        WireFormatError: There is something that JSON does not have, such as NaN or an infinity.
     """
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise WireFormatError(f"JSON cannot carry this: {error}", field=where) from error
 
 
@@ -58,11 +60,16 @@ def loads(content: bytes, where: str = "body") -> dict[str, Any]:
         WireFormatError: The bytes are not a JSON object.
     """
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise WireFormatError(f"not JSON: {error}", field=where) from error
     body: dict[str, Any] = _typed(value, dict, where)
     return body
+
+
+def _refuse_constant(name: str) -> float:
+    message = f"{name} is no JSON"
+    raise ValueError(message)
 
 
 # --- training batches ---------------------------------------------------------------------------
@@ -185,9 +192,9 @@ def _tensor_from_json(value: object, where: str) -> TensorData:
             f"unknown dtype {dtype!r}: use int64 or float32", field=f"{where}.dtype"
         )
     data = _field(fields, "data", list, where)
-    shape = _optional(fields, "shape", list, where)
-    crow = _optional(fields, "sparse_crow_indices", list, where)
-    col = _optional(fields, "sparse_col_indices", list, where)
+    shape = _indices(fields, "shape", where)
+    crow = _indices(fields, "sparse_crow_indices", where)
+    col = _indices(fields, "sparse_col_indices", where)
     values = (
         _ints(data, f"{where}.data", np.int64)
         if dtype == "int64"
@@ -195,7 +202,7 @@ def _tensor_from_json(value: object, where: str) -> TensorData:
     )
     try:
         return TensorData(values, dtype, shape, crow, col)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise WireFormatError(f"{len(data)} values, shape {shape}: {error}", field=where) from error
 
 
@@ -230,7 +237,10 @@ def decode_output(content: bytes) -> ForwardBackwardOutput:
             {key: _tensor_from_json(t, f"loss_fn_outputs[{i}].{key}") for key, t in item.items()}
             for i, item in enumerate(outputs)
         ],
-        metrics=_field(body, "metrics", dict),
+        metrics={
+            key: _typed(value, int | float, f"metrics.{key}")
+            for key, value in _field(body, "metrics", dict).items()
+        },
     )
 
 
@@ -335,23 +345,33 @@ def _sequence(fields: dict[str, Any], index: int, sequence_ids: Sequence[str]) -
 
 
 def _topk(rows: list[Any]) -> TopkLogprobs:
-    k = max((len(row) for row in rows if row), default=0)
+    pairs = [_pairs(row, f"topk_prompt_logprobs[{index}]") for index, row in enumerate(rows)]
+    k = max(map(len, pairs), default=0)
     token_ids = np.zeros((len(rows), k), dtype=np.int32)
     logprobs = np.full((len(rows), k), EMPTY_TOPK_LOGPROB, dtype=np.float32)
-    for index, row in enumerate(rows):
-        for column, (token, logprob) in enumerate(row or ()):
-            token_ids[index, column], logprobs[index, column] = token, logprob
+    for index, row in enumerate(pairs):
+        where = f"topk_prompt_logprobs[{index}]"
+        token_ids[index, : len(row)] = _ints([token for token, _ in row], where)
+        logprobs[index, : len(row)] = _floats([logprob for _, logprob in row], where)
     return TopkLogprobs(token_ids, logprobs)
+
+
+def _pairs(row: object, where: str) -> list[Any]:
+    pairs: list[Any] = [] if row is None else _typed(row, list, where)
+    if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):  # noqa: PLR2004
+        raise WireFormatError("expected [token_id, logprob] pairs", field=where)
+    return pairs
 
 
 # --- parts --------------------------------------------------------------------------------------
 
 
-def _typed(value: Any, kind: type, where: str) -> Any:  # noqa: ANN401 - JSON has no types
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+def _typed(value: Any, kind: type | UnionType, where: str) -> Any:  # noqa: ANN401 - JSON has no types
+    wrong = not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))
     if wrong:
-        name = "missing" if value is None else f"a {type(value).__name__}"
-        raise WireFormatError(f"expected {kind.__name__}, got {name}", field=where)
+        got = "nothing" if value is None else f"a {type(value).__name__}"
+        wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+        raise WireFormatError(f"expected {wanted}, got {got}", field=where)
     return value
 
 
@@ -380,11 +400,19 @@ def _ints(
     return np.array(numbers, dtype=dtype)
 
 
+def _indices(fields: Mapping[str, Any], key: str, where: str) -> list[int] | None:
+    value = fields.get(key)
+    return None if value is None else _ints(value, _path(where, key), np.int64).tolist()
+
+
 def _floats(value: object, where: str) -> np.ndarray[Any, Any]:
     numbers = _typed(value, list, where)
     if not set(map(type, numbers)) <= {int, float}:
         raise WireFormatError("expected a list of numbers", field=where)
     try:
-        return np.array(numbers, dtype=np.float32)
+        wide = np.array(numbers, dtype=np.float64)
     except OverflowError as error:
         raise WireFormatError("a number does not fit float32", field=where) from error
+    if bool(np.any(np.abs(wide) > _FLOAT32_MAX)):
+        raise WireFormatError("a number does not fit float32", field=where)
+    return wide.astype(np.float32)

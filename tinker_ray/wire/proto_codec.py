@@ -6,6 +6,7 @@ the dtype allows. Knows nothing of content types or of what a loss means.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -28,6 +29,8 @@ from tinker_ray.wire.request import ForwardBackwardRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from tinker_ray.types import ImageFormat, ModelInputChunk, StopReason, TensorDtype
 
@@ -80,7 +83,7 @@ def _write_datum(message: pb.Datum, datum: Datum, where: str) -> None:
 
 def _write_chunk(message: pb.Chunk, chunk: ModelInputChunk, where: str) -> None:
     if isinstance(chunk, EncodedTextChunk):
-        message.encoded_text.tokens = np.asarray(chunk.tokens, dtype="<i4").tobytes()
+        message.encoded_text.tokens = _token_bytes(chunk.tokens, f"{where}.tokens")
     elif isinstance(chunk, ImageChunk):
         message.image.data = chunk.data
         message.image.format = chunk.format
@@ -89,6 +92,14 @@ def _write_chunk(message: pb.Chunk, chunk: ModelInputChunk, where: str) -> None:
     else:
         reason = f"{type(chunk).__name__} cannot be sent in a training batch: send the image itself"
         raise WireFormatError(reason, field=where)
+
+
+def _token_bytes(tokens: Sequence[int] | npt.NDArray[np.integer], where: str) -> bytes:
+    given = np.asarray(tokens)
+    as_sent = given.astype("<i4", casting="unsafe")
+    if given.size and not (given.dtype.kind in "iu" and np.array_equal(given, as_sent)):
+        raise WireFormatError("token ids are integers that fit int32", field=where)
+    return as_sent.tobytes()
 
 
 def _write_tensor(message: pb.Tensor, tensor: TensorData) -> None:
@@ -150,17 +161,32 @@ def _read_tensor(message: pb.Tensor, where: str) -> TensorData:
     shape = list(message.shape)
     if message.WhichOneof("encoding") == "sparse_csr":
         sparse = message.sparse_csr
-        return TensorData(
-            _array(sparse.values, layout, where),
+        return _tensor(
+            _widen(_array(sparse.values, layout, where), layout),
             dtype,
             shape,
-            _array(sparse.crow_indices, "<i8", f"{where}.sparse_crow_indices").tolist(),
-            _array(sparse.col_indices, "<i8", f"{where}.sparse_col_indices").tolist(),
+            where,
+            crow=_array(sparse.crow_indices, "<i8", f"{where}.sparse_crow_indices").tolist(),
+            col=_array(sparse.col_indices, "<i8", f"{where}.sparse_col_indices").tolist(),
         )
-    values = _widen(_array(message.dense, layout, where), layout)
-    if any(size < 0 for size in shape) or int(np.prod(shape, dtype=object)) != values.size:
-        raise WireFormatError(f"{values.size} values do not fill the shape {shape}", field=where)
-    return TensorData(values, dtype, shape)
+    return _tensor(_widen(_array(message.dense, layout, where), layout), dtype, shape, where)
+
+
+def _tensor(  # noqa: PLR0913 - the parts of a tensor, and where it is
+    values: np.ndarray[Any, Any],
+    dtype: TensorDtype,
+    shape: list[int],
+    where: str,
+    *,
+    crow: list[int] | None = None,
+    col: list[int] | None = None,
+) -> TensorData:
+    try:
+        return TensorData(values, dtype, shape, crow, col)
+    except ValueError as error:
+        raise WireFormatError(
+            f"{values.size} values, shape {shape}: {error}", field=where
+        ) from error
 
 
 # --- results of training ------------------------------------------------------------------------
@@ -226,14 +252,13 @@ def _read_batched(message: pb.BatchedTensor, where: str) -> list[TensorData]:
     ordered = offsets.size > 0 and offsets[0] >= 0 and bool(np.all(np.diff(offsets) >= 0))
     if not ordered or offsets[-1] > len(message.data):
         raise WireFormatError("offsets do not lie in the data", field=where)
+    row = math.prod(trailing)
     tensors = []
     for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         values = _widen(_array(message.data[start:stop], layout, where), layout)
-        row = int(np.prod(trailing, dtype=np.int64))
-        if row <= 0 or values.size % row:
+        if any(size <= 0 for size in trailing) or values.size % row:
             raise WireFormatError(f"{values.size} values in rows of shape {trailing}", field=where)
-        shape = [values.size // row, *trailing]
-        tensors.append(TensorData(values, dtype, shape))
+        tensors.append(_tensor(values, dtype, [values.size // row, *trailing], where))
     return tensors
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,13 +78,13 @@ def retry_after_s(headers: Mapping[str, str], *, now: float = 0.0) -> float | No
 
 
 def _seconds(headers: Mapping[str, str], now: float) -> float | None:
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return float(milliseconds) / 1000
-        if seconds := headers.get("retry-after"):
-            return float(seconds)
-    except ValueError:
-        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+    milliseconds, after = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    with suppress(ValueError):
+        return float(milliseconds) / 1000
+    with suppress(ValueError):
+        return float(after)
+    with suppress(ValueError, OverflowError):
+        date = email.utils.parsedate_tz(after)
         return None if date is None else email.utils.mktime_tz(date) - now
     return None
 
@@ -91,5 +92,5 @@ def _seconds(headers: Mapping[str, str], now: float) -> float | None:
 def _body(content: bytes) -> object:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content.decode(errors="replace")[:BODY_EXCERPT_CHARACTERS]
