@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tinker_ray.errors import APIConnectionError, APITimeoutError
+from tinker_ray.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ConfigurationError,
+    StaleHandleError,
+)
 from tinker_ray.transport.message import Response
 from tinker_ray.version import __version__
 from tinker_ray.wire.endpoint import CLIENT_WIDTH, CONNECT_TIMEOUT_S, DEFAULT_TIMEOUT_S, Traffic
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from tinker_ray.transport.message import Request
 
 _KEEP_ALIVE_CONNECTIONS = 20
+_SECRET_HEADERS = ("X-API-Key", "CF-Access-Client-Id", "CF-Access-Client-Secret")
 
 
 class _Client:
@@ -39,9 +45,12 @@ class HttpTransport:
 
     Args:
         base_url: The service, path prefix included; a prefix is kept.
-        api_key: Sent as ``X-API-Key``.
+        api_key: Sent as ``X-API-Key``, to this service only: a redirect elsewhere goes without it.
         cloudflare: Client id and secret of Cloudflare Access.
         make_client: Builds an ``httpx.AsyncClient``; tests pass one over an ASGI app.
+
+    Raises:
+        ConfigurationError: ``base_url`` is no HTTP address, or a secret cannot be in a header.
     """
 
     def __init__(
@@ -53,18 +62,22 @@ class HttpTransport:
         make_client: Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._origin = _origin_of(base_url)
         self._api_key = api_key
         self._cloudflare = cloudflare
         self._make_client = make_client or _default_client
         self._pools: dict[Traffic, list[_Client]] = {traffic: [] for traffic in Traffic}
         self._closed = False
+        _check_header(api_key, "the API key")
+        if cloudflare is not None:
+            _check_header(cloudflare[1], "the secret of Cloudflare Access")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> HttpTransport:
         """Connect to the service that the settings name.
 
         Raises:
-            ConfigurationError: There is no API key.
+            ConfigurationError: There is no API key, or it or the address cannot work.
         """
         return cls(settings.base_url, settings.required_key(), cloudflare=settings.cloudflare)
 
@@ -81,12 +94,12 @@ class HttpTransport:
         """Send a request once and return the answer, whatever its status.
 
         Raises:
-            APIConnectionError: There was no answer, or the transport is closed.
+            APIConnectionError: There was no answer.
             APITimeoutError: There was none in time.
+            ConfigurationError: The path cannot be sent.
+            StaleHandleError: The transport is closed; no attempt will ever succeed.
         """
-        if self._closed:
-            message = "the transport is closed"
-            raise APIConnectionError(message)
+        self._check_open()
         timeout_s = request.timeout_s or request.endpoint.timeout_s
         client = self._take(request.endpoint.traffic)
         try:
@@ -103,6 +116,9 @@ class HttpTransport:
                 f"no answer from {request.path} within {timeout_s:g} s ({type(error).__name__})"
             )
             raise APITimeoutError(message) from None
+        except httpx.InvalidURL as error:
+            message = f"{request.path!r} cannot be a path: {error}"
+            raise ConfigurationError(message) from None
         except httpx.HTTPError as error:
             message = (
                 f"no answer from {self._base_url}{request.path}: {type(error).__name__}: {error}"
@@ -127,9 +143,21 @@ class HttpTransport:
                 break
         else:
             client = _Client(self._make_client())
+            client.client.event_hooks["request"].append(self._keep_secrets_home)
             pool.append(client)
         client.in_flight += 1
         return client
+
+    async def _keep_secrets_home(self, request: httpx.Request) -> None:
+        """Take the secrets out of a request that a redirect sends to somebody else."""
+        if _origin_of(str(request.url)) != self._origin:
+            for name in _SECRET_HEADERS:
+                request.headers.pop(name, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "the client was closed: make a new ServiceClient"
+            raise StaleHandleError(message)
 
     def _headers(
         self, request: Request, headers: Mapping[str, str], timeout_s: float
@@ -148,6 +176,30 @@ class HttpTransport:
             fixed["CF-Access-Client-Id"] = self._cloudflare[0]
             fixed["CF-Access-Client-Secret"] = self._cloudflare[1].reveal()
         return {**fixed, **headers, **request.headers}
+
+
+def _origin_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an address.
+
+    Raises:
+        ConfigurationError: It is no HTTP address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        message = f"base_url={url!r} is no address: {error}"
+        raise ConfigurationError(message) from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        message = f"base_url={url!r} must look like https://host/path"
+        raise ConfigurationError(message)
+    return parsed.scheme, parsed.host, parsed.port
+
+
+def _check_header(secret: Secret, name: str) -> None:
+    text = secret.reveal()
+    if not (text.isascii() and text.isprintable() and text == text.strip()):
+        message = f"{name} has white space around it or characters that no header may have"
+        raise ConfigurationError(message)
 
 
 def _default_client() -> httpx.AsyncClient:

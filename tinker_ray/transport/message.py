@@ -63,6 +63,7 @@ class Transport(Protocol):
         Raises:
             APIConnectionError: There was no answer.
             APITimeoutError: There was none in time.
+            StaleHandleError: The transport is closed.
         """
         ...
 
