@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinker_ray.errors import StaleHandleError
 from tinker_ray.limits.backoff import Paused, Throttled
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
@@ -56,15 +57,33 @@ class _Line:
         try:
             return await place.let_in
         except asyncio.CancelledError:
-            if place.let_in.done() and not place.let_in.cancelled():
-                withdraw(place.let_in.result())
-            else:
+            if place in self._places:
                 self._places.remove(place)
+            elif _was_let_in(place):
+                withdraw(place.let_in.result())
             raise
 
-    def first(self) -> _Place:
-        """Remove and return the first place."""
-        return self._places.popleft()
+    def first(self) -> _Place | None:
+        """Remove and return the first place whose task still waits; None if there is none."""
+        while self._places:
+            place = self._places.popleft()
+            if not place.let_in.done():
+                return place
+        return None
+
+    def dissolve(self) -> None:
+        """Send everybody away."""
+        while (place := self.first()) is not None:
+            place.let_in.set_exception(_closed())
+
+
+def _was_let_in(place: _Place) -> bool:
+    future = place.let_in
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _closed() -> StaleHandleError:
+    return StaleHandleError("sampling was closed while the request waited to be sent")
 
 
 class Admission:
@@ -101,6 +120,7 @@ class Admission:
         self._senders = _Line()
         self._sending = 0
         self._reopening: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def __repr__(self) -> str:
         """Show what is in use and who waits."""
@@ -125,7 +145,12 @@ class Admission:
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
-        """Hold a permit."""
+        """Hold a permit.
+
+        Raises:
+            StaleHandleError: The admission was closed.
+        """
+        self._check_open()
         if self.in_use < self.capacity and not self._permits:
             self.in_use += 1
         else:
@@ -141,7 +166,12 @@ class Admission:
 
     @asynccontextmanager
     async def sending(self, num_bytes: int) -> AsyncIterator[None]:
-        """Send, when the backoff and the byte budget allow it; held only while an attempt runs."""
+        """Send, when the backoff and the byte budget allow it; held only while an attempt runs.
+
+        Raises:
+            StaleHandleError: The admission was closed.
+        """
+        self._check_open()
         if self._may_send() and not self._senders:
             cost_bytes = self._start_sending(num_bytes)
         else:
@@ -166,19 +196,26 @@ class Admission:
         self.backoff.on_accepted(self._clock.now())
 
     async def aclose(self) -> None:
-        """Stop the timer; idempotent."""
+        """Send away everybody who waits, and stop the timer; idempotent."""
+        self._is_closed = True
+        self._permits.dissolve()
+        self._senders.dissolve()
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.gather(self._reopening, return_exceptions=True)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
 
     def _return_permit(self, _: int = 0) -> None:
         self.in_use -= 1
         self._grant()
 
     def _grant(self) -> None:
-        while self._permits and self.in_use < self.capacity:
+        while self.in_use < self.capacity and (place := self._permits.first()) is not None:
             self.in_use += 1
-            self._permits.first().let_in.set_result(0)
+            place.let_in.set_result(0)
 
     def _start_sending(self, num_bytes: int) -> int:
         cost_bytes = self.backoff.budget_bytes(self._clock.now(), num_bytes)
@@ -198,8 +235,7 @@ class Admission:
         return not isinstance(state, Throttled) or self._sending < state.width
 
     def _open(self) -> None:
-        while self._senders and self._may_send():
-            place = self._senders.first()
+        while self._may_send() and (place := self._senders.first()) is not None:
             place.let_in.set_result(self._start_sending(place.num_bytes))
         self._plan_reopening()
 

@@ -102,4 +102,5 @@ class LocalRuntime:
             await self.session.finish(reason, detail)
         except APIError as error:
             logger.warning("session %s could not be finished: %s", self.session_id, error)
-        await self._link.aclose()
+        finally:
+            await self._link.aclose()

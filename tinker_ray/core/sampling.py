@@ -117,7 +117,7 @@ class SamplingCore:
             return response
 
     async def aclose(self) -> None:
-        """Stop waiting for permits; idempotent."""
+        """Fail what waits to be sent; idempotent. What was sent ends with its link."""
         await self.admission.aclose()
 
     def _window(self, session_id: str, retry: RetryConfig) -> _Window:
@@ -153,14 +153,15 @@ class SamplingCore:
 
     async def _dispatch(self, body: codec.Body, num_bytes: int) -> Promise:
         while True:
-            try:
-                async with self.admission.sending(num_bytes):
+            async with self.admission.sending(num_bytes):
+                try:
                     promise = await self._link.submit(endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
-            except RateLimitError as error:
-                self.admission.rejected(num_bytes, error.retry_after_s)
-            else:
-                self.admission.accepted()
-                return promise
+                except RateLimitError as error:
+                    # Before the place is given up, or the next in line would still be let in.
+                    self.admission.rejected(num_bytes, error.retry_after_s)
+                else:
+                    self.admission.accepted()
+                    return promise
 
 
 class _Window:

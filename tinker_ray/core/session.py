@@ -16,7 +16,13 @@ from pydantic import BaseModel
 from tinker_ray.core.link import json_body
 from tinker_ray.core.operation import CREATE_MODEL_RESULT, LOAD_RESULT
 from tinker_ray.core.polling import retrieve
-from tinker_ray.errors import APIError, APIStatusError, ConfigurationError, NotFoundError
+from tinker_ray.errors import (
+    APIError,
+    APIStatusError,
+    ConfigurationError,
+    NotFoundError,
+    StaleHandleError,
+)
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, WeightsInfoResponse
@@ -144,7 +150,7 @@ class SessionCore:
         """Keep the session alive until it is finished; never raises on a failed beat.
 
         Sends a heartbeat every 10 s. Warns at each beat once none has succeeded for 2 minutes.
-        Returns when the service says that the session is over (410).
+        Returns when the service says that the session is over (410), or when the link is closed.
         """
         last_success = self._link.clock.now()
         while True:
@@ -154,6 +160,8 @@ class SessionCore:
                     endpoint.SESSION_HEARTBEAT, _Ignored, {"session_id": self.session_id}
                 )
                 last_success = self._link.clock.now()
+            except StaleHandleError:
+                return
             except APIError as error:
                 if isinstance(error, APIStatusError) and error.status_code == status.GONE:
                     logger.info("session %s is finished", self.session_id)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinker_ray.core import operation as operations
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.turnstile import Turnstile
+from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 
@@ -59,6 +60,7 @@ class TrainingCore:
             RequestFailedError: The operation failed at the service.
             APIStatusError: The service refused it.
             APIConnectionError: The service could not be reached for as long as the retries last.
+            StaleHandleError: This object was closed.
         """
         self._forget_below(floor)
         task = self._running.get(operation.seq)
@@ -66,7 +68,13 @@ class TrainingCore:
             task = asyncio.create_task(self._execute(operation, carrier))
             self._running[operation.seq] = task
             task.add_done_callback(_observe)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            message = f"{self.model_id} was closed: operation {operation.seq} may go on there"
+            raise StaleHandleError(message) from None
 
     async def aclose(self) -> None:
         """Stop polling; operations that the service accepted go on there."""

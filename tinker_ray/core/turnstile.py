@@ -21,6 +21,7 @@ class Turnstile:
 
     def __init__(self, first: int = 1) -> None:
         self._next = first
+        self._floor = first
         self._waiting: dict[int, asyncio.Event] = {}
         self._inside = False
 
@@ -60,9 +61,8 @@ class Turnstile:
 
     def advance_to(self, number: int) -> None:
         """Give up on all numbers below ``number`` that have not come; never goes back."""
-        if not self._inside and number > self._next:
-            self._next = number
-            self._open()
+        self._floor = max(self._floor, number)
+        self._open()
 
     def _leave(self, number: int) -> None:
         self._inside = False
@@ -70,7 +70,11 @@ class Turnstile:
         self._open()
 
     def _open(self) -> None:
+        if self._inside:
+            return
+        if self._next < self._floor:
+            self._next = min((n for n in self._waiting if n < self._floor), default=self._floor)
         event = self._waiting.get(self._next)
-        if event is not None and not self._inside:
+        if event is not None:
             self._inside = True
             event.set()
