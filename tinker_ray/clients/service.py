@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import atexit
 from typing import TYPE_CHECKING, Self
 
 from tinker_ray.clients.api_future import APIFuture
@@ -25,7 +25,8 @@ class ServiceClient:
     """A session with a Tinker service: the hosted one, an embedded engine, or any other.
 
     Nothing is opened before the first use. Close it, or use it in a ``with`` or ``async with``
-    block, to finish the session; what is still open when the process ends is closed then.
+    block, to finish the session; what is still open when the process ends is closed then. Dropping
+    it closes nothing: the clients that it made live on.
 
     Args:
         user_metadata: Kept with the session.
@@ -46,7 +47,7 @@ class ServiceClient:
     ) -> None:
         settings = Settings.from_env(base_url=base_url, api_key=api_key)
         self._session = ClientSession(settings, user_metadata)
-        self._finalizer = weakref.finalize(self, ClientSession.close, self._session, "success")
+        atexit.register(self._session.close, "success")
 
     def __repr__(self) -> str:
         """Show the service."""
@@ -61,12 +62,12 @@ class ServiceClient:
             status: ``success``, ``errored`` or ``interrupted``.
             detail: For people.
         """
-        self._finalizer.detach()
+        atexit.unregister(self._session.close)
         self._session.close(status, detail)
 
     async def close_async(self, status: str = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""
-        self._finalizer.detach()
+        atexit.unregister(self._session.close)
         await APIFuture.start(self._session.aclose(status, detail))
 
     def __enter__(self) -> Self:

@@ -34,6 +34,7 @@ class ClientSession:
         self._opening: asyncio.Task[Runtime] | None = None
         self._engine: EmbeddedEngine | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -58,21 +59,36 @@ class ClientSession:
     def close(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Blocks."""
         with self._lock:
-            Bridge.get().submit(self.aclose(reason, detail)).result()
+            try:
+                Bridge.get().submit(self._finish(reason, detail)).result()
+            finally:
+                self._release_engine()
 
     async def aclose(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Runs on the bridge."""
-        if self._closed:
-            return
-        self._closed = True
         try:
-            if self._opening is not None:
-                outcome = (await asyncio.gather(self._opening, return_exceptions=True))[0]
-                if not isinstance(outcome, BaseException):
-                    await outcome.aclose(reason, detail)
+            await self._finish(reason, detail)
         finally:
-            if self._engine is not None:
-                await asyncio.to_thread(self._engine.close)
+            await asyncio.to_thread(self._release_engine)
+
+    async def _finish(self, reason: str, detail: str | None) -> None:
+        self._closed = True
+        if self._closing is None:
+            work = self._finish_once(reason, detail)
+            self._closing = asyncio.get_running_loop().create_task(work)
+        await asyncio.shield(self._closing)
+
+    async def _finish_once(self, reason: str, detail: str | None) -> None:
+        if self._opening is not None:
+            outcome = (await asyncio.gather(self._opening, return_exceptions=True))[0]
+            if not isinstance(outcome, BaseException):
+                await outcome.aclose(reason, detail)
+
+    def _release_engine(self) -> None:
+        """Let go of the engine. Works at the end of a process too, when threads cannot start."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     async def _open(self) -> Runtime:
         settings = self.settings
