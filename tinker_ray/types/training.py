@@ -6,10 +6,11 @@ Knows nothing of the formulas of the losses: those are the service's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinker_ray.types.prompt import ModelInput
@@ -26,6 +27,8 @@ LossFnType: TypeAlias = Literal[
     "custom",
 ]
 LossFnInputs: TypeAlias = Mapping[str, TensorData]
+TensorLike: TypeAlias = TensorData | Sequence[Any] | npt.NDArray[Any] | Any
+"""What a loss input may be given as; the last stands for torch tensors, as torch is optional."""
 LossFnConfig: TypeAlias = Mapping[str, float | str]
 
 _LIST_DTYPES: dict[str, TensorDtype] = {
@@ -39,24 +42,34 @@ _LIST_DTYPES: dict[str, TensorDtype] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Datum:
-    """One training sequence: an input of N tokens and the tensors that the loss reads.
-
-    ``loss_fn_inputs`` takes :class:`TensorData`, numpy arrays, torch tensors and lists; a list's
-    dtype follows from its key, so an unknown key with a list is an error.
-    """
+    """One training sequence: an input of N tokens and the tensors that the loss reads."""
 
     model_input: ModelInput
-    loss_fn_inputs: LossFnInputs = field(default_factory=dict)
+    loss_fn_inputs: LossFnInputs
 
-    def __post_init__(self) -> None:
-        """Turn every value into :class:`TensorData`."""
-        tensors = {key: _tensor(key, value) for key, value in self.loss_fn_inputs.items()}
+    def __init__(
+        self, model_input: ModelInput, loss_fn_inputs: Mapping[str, TensorLike] | None = None
+    ) -> None:
+        """Turn every loss input into :class:`TensorData`.
+
+        Args:
+            model_input: What the model reads.
+            loss_fn_inputs: TensorData, numpy arrays, torch tensors or lists; a list's dtype
+                follows from its key.
+
+        Raises:
+            KeyError: A list has a key of unknown dtype.
+            ValueError: A value is no rectangular array of numbers.
+            TypeError: A value is none of these.
+        """
+        tensors = {key: _tensor(key, value) for key, value in (loss_fn_inputs or {}).items()}
+        object.__setattr__(self, "model_input", model_input)
         object.__setattr__(self, "loss_fn_inputs", tensors)
 
 
-def _tensor(key: str, value: Any) -> TensorData:  # noqa: ANN401 - the border where types are made
+def _tensor(key: str, value: TensorLike) -> TensorData:
     if isinstance(value, TensorData):
         return value
     if isinstance(value, np.ndarray):
