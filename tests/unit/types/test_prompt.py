@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinker_ray.types import EncodedTextChunk, ImageAssetPointerChunk, ImageChunk, ModelInput
+
+IMAGE = ImageChunk(data=b"\x89PNG", format="png", expected_tokens=4)
+
+
+def test_a_prompt_of_ints_is_one_text_chunk() -> None:
+    prompt = ModelInput.from_ints([1, 2, 3])
+    assert [EncodedTextChunk(tokens=[1, 2, 3])] == prompt.chunks
+    assert 3 == prompt.length
+    assert [1, 2, 3] == prompt.to_ints()
+
+
+def test_an_array_of_tokens_equals_a_list_of_them() -> None:
+    chunk = EncodedTextChunk(np.array([1, 2], dtype=np.int32))
+    assert EncodedTextChunk([1, 2]) == chunk
+    assert hash(EncodedTextChunk([1, 2])) == hash(chunk)
+    assert EncodedTextChunk([1, 3]) != chunk
+    assert chunk != [1, 2]
+    assert [1, 2] == ModelInput([chunk]).to_ints()
+
+
+def test_length_counts_text_and_the_expected_tokens_of_images() -> None:
+    pointer = ImageAssetPointerChunk("s3://x", "jpeg", expected_tokens=10)
+    assert 17 == ModelInput([EncodedTextChunk([1, 2, 3]), IMAGE, pointer]).length
+
+
+@pytest.mark.parametrize("chunk", [ImageChunk(b"", "png"), ImageAssetPointerChunk("x", "png")])
+def test_an_image_without_expected_tokens_has_no_length(
+    chunk: ImageChunk | ImageAssetPointerChunk,
+) -> None:
+    with pytest.raises(ValueError, match="expected_tokens"):
+        _ = ModelInput([chunk]).length
+
+
+def test_only_text_has_token_ids() -> None:
+    with pytest.raises(ValueError, match="ImageChunk"):
+        ModelInput([IMAGE]).to_ints()
+
+
+def test_append_gives_a_new_prompt() -> None:
+    prompt = ModelInput.from_ints([1])
+    longer = prompt.append(IMAGE)
+    assert 1 == len(prompt.chunks)
+    assert [EncodedTextChunk([1]), IMAGE] == longer.chunks
+
+
+def test_append_int_extends_the_last_text_chunk() -> None:
+    assert [EncodedTextChunk([1, 2])] == ModelInput.from_ints([1]).append_int(2).chunks
+
+
+@pytest.mark.parametrize("prompt", [ModelInput.empty(), ModelInput([IMAGE])])
+def test_append_int_starts_a_text_chunk_where_there_is_none(prompt: ModelInput) -> None:
+    assert EncodedTextChunk([2]) == prompt.append_int(2).chunks[-1]
+
+
+def test_the_bytes_of_an_image_stay_out_of_its_repr() -> None:
+    assert "PNG" not in repr(IMAGE)

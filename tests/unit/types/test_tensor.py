@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.fakes.torch_tensor import FakeTorchTensor
+from tinker_ray.types import TensorData
+
+DENSE = np.array([[0, 5, 0], [7, 0, 9]], dtype=np.int64)
+CSR = TensorData([5, 7, 9], "int64", [2, 3], [0, 1, 3], [1, 0, 2])
+
+
+def test_values_fill_the_shape_in_row_major_order() -> None:
+    tensor = TensorData([1, 2, 3, 4, 5, 6], "int64", [2, 3])
+    assert [[1, 2, 3], [4, 5, 6]] == tensor.tolist()
+    assert [1, 2, 3, 4, 5, 6] == tensor.data
+
+
+def test_without_a_shape_values_are_as_given() -> None:
+    tensor = TensorData([0.5, 1.5], "float32")
+    assert tensor.shape is None
+    assert (2,) == tensor.to_numpy().shape
+
+
+def test_no_data_is_an_empty_tensor() -> None:
+    assert [] == TensorData(dtype="float32").data
+
+
+def test_a_sparse_tensor_gives_its_dense_form() -> None:
+    assert CSR.is_sparse
+    np.testing.assert_array_equal(DENSE, CSR.to_numpy())
+    assert [5, 7, 9] == CSR.data
+    assert [[0, 5, 0], [7, 0, 9]] == CSR.tolist()
+
+
+def test_unlisted_entries_take_the_pad_value() -> None:
+    assert [[-1, 5, -1], [7, -1, 9]] == CSR.tolist(pad_value=-1)
+
+
+def test_an_empty_sparse_matrix_is_all_padding() -> None:
+    tensor = TensorData([], "float32", [1, 2], [0, 0], [])
+    assert [[0.0, 0.0]] == tensor.tolist()
+
+
+@pytest.mark.parametrize(
+    "dtype,expected",
+    [
+        (np.float16, "float32"),
+        (np.float32, "float32"),
+        (np.float64, "float32"),
+        (np.int8, "int64"),
+        (np.int32, "int64"),
+        (np.int64, "int64"),
+    ],
+)
+def test_numpy_kinds_decide_the_dtype(dtype: type[np.generic], expected: str) -> None:
+    tensor = TensorData.from_numpy(np.array([[1, 2]], dtype=dtype))
+    assert (expected, [1, 2]) == (tensor.dtype, tensor.shape)
+    assert expected == str(tensor.to_numpy().dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.complex64, np.str_])
+def test_other_numpy_kinds_are_refused(dtype: type[np.generic]) -> None:
+    with pytest.raises(ValueError, match="unsupported numpy dtype"):
+        TensorData.from_numpy(np.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "given_dtype,expected",
+    [(np.float64, "float32"), (np.int32, "int64"), (np.bool_, "int64"), (np.uint8, "int64")],
+)
+def test_torch_floats_become_float32_and_all_else_int64(
+    given_dtype: type[np.generic], expected: str
+) -> None:
+    tensor = TensorData.from_torch(FakeTorchTensor(np.ones((2, 2), dtype=given_dtype)))
+    assert (expected, [2, 2], [1, 1, 1, 1]) == (tensor.dtype, tensor.shape, tensor.data)
+
+
+@pytest.mark.parametrize(
+    "arguments,complaint",
+    [
+        (([1], "float64"), "unsupported TensorData dtype"),
+        (([1, 2, 3], "int64", [2, 2]), "reshape"),
+        (([1, 2], "int64", [-1]), "negative"),
+        (([1, 2], "int64", [-2, -1]), "negative"),
+        (([1.5], "int64"), "expected integers"),
+        ((np.array([2**63], dtype=np.uint64), "int64"), "expected integers"),
+        (([2**70], "int64"), "expected numbers"),
+        ((["1"], "float32"), "expected numbers"),
+        (([None, 1.0], "float32"), "expected numbers"),
+        (([[1], [2, 3]], "int64"), "inhomogeneous"),
+        (([5], "int64", [1, 3], [0, 1]), "come together"),
+        (([5], "int64", None, [0, 1], [0]), "2-D shape"),
+        (([5], "int64", [3], [0, 1], [0]), "2-D shape"),
+        (([5], "int64", [1, -3], [0, 1], [0]), "2-D shape"),
+        (([5], "int64", [2, 3], [0, 1], [0]), "2 rows"),
+        (([5], "int64", [1, 3], [1, 1], [0]), "rows from 0"),
+        (([5], "int64", [1, 3], [0, 2], [0]), "rows from 0"),
+        (([5, 6], "int64", [2, 3], [0, 3, 2], [0, 1]), "decrease"),
+        (([5], "int64", [1, 3], [0, 1], [3]), "columns below 3"),
+        (([5], "int64", [1, 3], [0, 1], [-1]), "columns below 3"),
+        (([5], "int64", [1, 3], [0, 1], [0, 1]), "columns below 3"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(arguments: tuple[Any, ...], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        TensorData(*arguments)
+
+
+def test_the_dtype_is_required() -> None:
+    with pytest.raises(TypeError, match="dtype"):
+        TensorData([1])
+
+
+def test_equality_is_bit_for_bit() -> None:
+    nan = TensorData([float("nan")], "float32")
+    assert nan == TensorData([float("nan")], "float32")
+    assert TensorData([0.0], "float32") != TensorData([-0.0], "float32")
+    assert TensorData([1], "int64") != TensorData([1], "float32")
+    assert TensorData([1, 2], "int64", [1, 2]) != TensorData([1, 2], "int64", [2])
+    assert TensorData([5, 7, 9], "int64") != CSR
+    assert nan != "something else"
+
+
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+
+
+@given(st.one_of(hnp.arrays(np.float32, SHAPES), hnp.arrays(np.int64, SHAPES)))
+def test_arrays_come_back_as_they_went_in(array: npt.NDArray[Any]) -> None:
+    tensor = TensorData.from_numpy(array)
+    assert array.tobytes() == tensor.to_numpy().tobytes()
+    again = TensorData(tensor.to_numpy().reshape(-1), tensor.dtype, tensor.shape)
+    assert tensor == again
