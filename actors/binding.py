@@ -1,0 +1,192 @@
+"""The plain classes as Ray actors: the only place that calls ``ray.remote``.
+
+A shell around each class runs its methods by name, in a span and with portable errors, and answers
+questions about the process in a concurrency group of their own. Ray repeats no call by itself
+(``max_task_retries=0``): what is done again is decided by the handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import ray
+
+from actors.border import portable
+from actors.checkpoint import CheckpointActor
+from actors.rollout import RolloutActor
+from actors.sampler import SamplerActor
+from actors.session import SessionActor
+from actors.training import WINDOW, TrainingActor
+from tinker_ray.errors import TinkerError
+from tinker_ray.telemetry import export, names
+from tinker_ray.telemetry.trace import span
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from actors.lease_keeper import Ledger
+    from actors.service import ServiceSpec
+    from actors.training import Inventory
+    from tinker_ray.core.session import ModelHandle
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S = 5.0
+"""How long an actor takes at most to close; then it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an actor's process runs."""
+
+    node: str
+    pid: int
+
+
+class Shell:
+    """What every actor has around its plain class."""
+
+    component: ClassVar[str]
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - of the plain class
+        export.start_export(f"tinker-ray-{self.component}")
+        self._loop = asyncio.get_running_loop()
+        self._actor: Any = None
+        self._failure: TinkerError | None = None
+        try:
+            self._actor = self.build(*arguments)
+        except TinkerError as error:
+            self._failure = error
+
+    def build(self, *arguments: Any) -> Any:  # noqa: ANN401
+        """Make the plain object; a ``TinkerError`` is what every call will raise."""
+        raise NotImplementedError
+
+    async def call(
+        self, method: str, arguments: tuple[Any, ...], carrier: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401
+        """Run a method of the plain object."""
+        attributes = {names.ACTOR: type(self).__name__, names.METHOD: method}
+        with span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
+            try:
+                return await getattr(self._living(), method)(*arguments)
+            except Exception as error:  # noqa: BLE001 - the border
+                raise portable(error) from None
+
+    async def stream(self, method: str, arguments: tuple[Any, ...]) -> AsyncIterator[Any]:
+        """Run a method of the plain object that yields."""
+        try:
+            async for item in getattr(self._living(), method)(*arguments):
+                yield item
+        except Exception as error:  # noqa: BLE001 - the border
+            raise portable(error) from None
+
+    @ray.method(concurrency_group="control")
+    async def ping(self) -> Place:
+        """Tell that the process lives, and where; fails as every call does if it cannot work."""
+        self._living()
+        return Place(ray.get_runtime_context().get_node_id(), os.getpid())
+
+    @ray.method(concurrency_group="control")
+    async def describe(self) -> str:
+        """Show the plain object, for people."""
+        return repr(self._actor)
+
+    @ray.method(concurrency_group="control")
+    async def drain(self) -> None:
+        """Close the plain object and export what is left of the spans."""
+        if self._actor is not None:
+            closing = asyncio.run_coroutine_threadsafe(self._actor.aclose(), self._loop)
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_S)
+            except TimeoutError:
+                logger.warning("%r did not close within %g s", self._actor, CLOSE_S)
+        await asyncio.to_thread(export.flush)
+
+    def _living(self) -> Any:  # noqa: ANN401
+        if self._failure is not None:
+            raise self._failure
+        return self._actor
+
+
+class SessionShell(Shell):
+    """:class:`SessionActor` in its process."""
+
+    component = "session"
+
+    def build(self, service: ServiceSpec, limit: int) -> SessionActor:
+        """Make the plain object; a restart adopts the session."""
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        return SessionActor(service, restarted=restarted, limit=limit)
+
+
+class SamplerShell(Shell):
+    """:class:`SamplerActor` in its process."""
+
+    component = "sampler"
+
+    def build(self, service: ServiceSpec, ledger: Ledger, name: str) -> SamplerActor:
+        """Make the plain object."""
+        return SamplerActor(service, ledger, name=name, node=_node())
+
+
+class TrainingShell(Shell):
+    """:class:`TrainingActor` in its process."""
+
+    component = "training"
+
+    def build(
+        self, service: ServiceSpec, model: ModelHandle, inventory: Inventory
+    ) -> TrainingActor:
+        """Make the plain object."""
+        return TrainingActor(service, model, inventory)
+
+
+class CheckpointShell(Shell):
+    """:class:`CheckpointActor` in its process."""
+
+    component = "checkpoint"
+
+    def build(self, service: ServiceSpec) -> CheckpointActor:
+        """Make the plain object."""
+        return CheckpointActor(service)
+
+
+class RolloutShell(Shell):
+    """:class:`RolloutActor` in its process."""
+
+    component = "rollout"
+
+    def build(self, service: ServiceSpec, ledger: Ledger, name: str) -> RolloutActor:
+        """Make the plain object."""
+        return RolloutActor(service, ledger, name=name, node=_node())
+
+
+def _node() -> str:
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def _bind(shell: type[Shell], *, max_concurrency: int, max_restarts: int) -> Any:  # noqa: ANN401
+    remote: Any = ray.remote  # its annotations leave options out
+    return remote(
+        max_restarts=max_restarts,
+        max_task_retries=0,
+        max_concurrency=max_concurrency,
+        concurrency_groups={"control": 8},
+    )(shell)
+
+
+FOR_EVER = -1
+
+SESSION = _bind(SessionShell, max_concurrency=2000, max_restarts=FOR_EVER)
+"""Every permit holder keeps one call open at it."""
+SAMPLER = _bind(SamplerShell, max_concurrency=1000, max_restarts=FOR_EVER)
+TRAINING = _bind(TrainingShell, max_concurrency=WINDOW + 8, max_restarts=FOR_EVER)
+CHECKPOINT = _bind(CheckpointShell, max_concurrency=100, max_restarts=FOR_EVER)
+ROLLOUT = _bind(RolloutShell, max_concurrency=1000, max_restarts=0)
+"""A lost one is replaced by its pool, which runs its groups elsewhere."""

@@ -1,0 +1,78 @@
+"""A rollout worker on the cluster, as a pool holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.rollout import SamplerRef
+from tinker_ray.errors import ActorLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.handles.remote import RemoteActor
+    from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
+
+DRAIN_S = 3.0
+
+
+class RolloutHandle:
+    """Runs groups on one rollout actor; a lost actor is not restarted, its pool opens another one.
+
+    Args:
+        remote: The actor.
+        on_closed: Called when the handle is closed.
+    """
+
+    def __init__(
+        self, remote: RemoteActor, on_closed: Callable[[RolloutHandle], Any] | None = None
+    ) -> None:
+        self._remote = remote
+        self._on_closed = on_closed
+
+    def __repr__(self) -> str:
+        """Show the actor."""
+        return f"RolloutHandle({self._remote!r})"
+
+    async def run_group(
+        self, builder: EnvGroupBuilder, sampler: Sampler, attempt: Attempt
+    ) -> TrajectoryGroup:
+        """Run a group of environments there; cancelling this ends the group.
+
+        Args:
+            builder: Travels by pickle.
+            sampler: A sampling client of this runtime, or any sampler that pickles.
+            attempt: How to draw, and the trace that the group belongs to.
+
+        Raises:
+            RolloutFailedError: The environment or the sampler raised.
+            ActorLostError: The actor died; it is gone for good.
+        """
+        try:
+            group: TrajectoryGroup = await self._remote.call(
+                "run_group",
+                builder,
+                SamplerRef.of(sampler),
+                attempt,
+                carrier=attempt.carrier,
+                cancel=True,
+            )
+        except ActorLostError:
+            await self._remote.aclose()
+            raise
+        return group
+
+    async def ready(self) -> None:
+        """Return when the actor runs.
+
+        Raises:
+            ActorLostError: It could not be started.
+            TinkerError: It cannot work, for example for want of an API key.
+        """
+        await self._remote.ping()
+
+    async def close(self) -> None:
+        """End the actor; idempotent."""
+        if self._on_closed is not None:
+            self._on_closed(self)
+        await self._remote.aclose(drain_s=DRAIN_S)

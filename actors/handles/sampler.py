@@ -1,0 +1,195 @@
+"""Samples drawn by a pool of sampler actors.
+
+Samples that are asked for in one tick of the event loop travel in one call per sampler. When a sampler
+dies, its samples are submitted again, as new attempts; whatever the old attempt may still yield is never
+read. Invariant: every sample ends once, and none is submitted more than ``MAX_ATTEMPTS`` times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors.sampler import SampleItem
+from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.telemetry.carrier import inject
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from actors.handles.remote import RemoteActor
+    from actors.sampler import Outcomes
+    from tinker_ray.types import RetryConfig, SampleResponse
+    from tinker_ray.wire.request import SampleRequest
+
+MAX_ATTEMPTS = 8
+LOCALITY = 32
+"""How many samples more a sampler on one's own node may have in flight than one elsewhere."""
+DRAIN_S = 5.0
+
+
+@dataclass(eq=False)
+class _Sample:
+    """A sample that somebody waits for."""
+
+    item: SampleItem
+    answer: asyncio.Future[SampleResponse]
+    attempt: int = 0
+
+
+@dataclass(eq=False)
+class _Sampler:
+    """One sampler actor, as seen from here."""
+
+    remote: RemoteActor
+    node: str = ""
+    in_flight: int = 0
+    losses_in_a_row: int = 0
+
+
+class SamplerPoolHandle:
+    """Calls the sampler that has least to do, rather one on this node.
+
+    Args:
+        remotes: The samplers.
+        node: The Ray node of this process.
+    """
+
+    def __init__(self, remotes: Sequence[RemoteActor], node: str = "") -> None:
+        self._samplers = [_Sampler(remote) for remote in remotes]
+        self._node = node
+        self._waiting: list[_Sample] = []
+        self._dispatch: asyncio.Handle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._located = len(remotes) == 1
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """Show the samplers and what is in flight."""
+        load = {sampler.remote.name: sampler.in_flight for sampler in self._samplers}
+        return f"SamplerPoolHandle({load}, waiting={len(self._waiting)})"
+
+    async def sample(
+        self,
+        request: SampleRequest,
+        retry: RetryConfig | None = None,
+        carrier: Mapping[str, str] | None = None,
+    ) -> SampleResponse:
+        """Draw samples.
+
+        Raises:
+            ActorLostError: The samplers died over it again and again, or the pool is closed.
+            TinkerError: The request was refused, failed or lost.
+        """
+        item = SampleItem(request, retry, inject() if carrier is None else dict(carrier))
+        sample = _Sample(item, asyncio.get_running_loop().create_future())
+        self._submit(sample)
+        return await sample.answer
+
+    async def aclose(self) -> None:
+        """End the samplers; whoever waits gets an error. Idempotent."""
+        self._closed = True
+        if self._dispatch is not None:
+            self._dispatch.cancel()
+        for sample in self._waiting:
+            _fail(sample, ActorLostError("the sampler pool was closed", actor="sampler"))
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(
+            *(sampler.remote.aclose(drain_s=DRAIN_S) for sampler in self._samplers)
+        )
+
+    def _submit(self, sample: _Sample) -> None:
+        if self._closed:
+            _fail(sample, ActorLostError("the sampler pool was closed", actor="sampler"))
+            return
+        self._waiting.append(sample)
+        if self._dispatch is None:
+            self._dispatch = asyncio.get_running_loop().call_soon(self._dispatch_waiting)
+
+    def _dispatch_waiting(self) -> None:
+        self._dispatch = None
+        if not self._located:
+            self._located = True
+            for sampler in self._samplers:
+                self._spawn(self._locate(sampler))
+        batches: dict[_Sampler, list[_Sample]] = {}
+        for sample in self._waiting:
+            if sample.answer.done():
+                continue
+            sampler = min(self._samplers, key=self._cost)
+            sampler.in_flight += 1
+            sample.attempt += 1
+            batches.setdefault(sampler, []).append(sample)
+        self._waiting.clear()
+        for sampler, batch in batches.items():
+            self._spawn(self._draw(sampler, batch))
+
+    def _cost(self, sampler: _Sampler) -> tuple[int, int]:
+        distance = 0 if sampler.node == self._node else LOCALITY
+        return sampler.losses_in_a_row, sampler.in_flight + distance
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _locate(self, sampler: _Sampler) -> None:
+        with contextlib.suppress(TinkerError):
+            sampler.node = (await sampler.remote.ping()).node
+
+    async def _draw(self, sampler: _Sampler, batch: list[_Sample]) -> None:
+        """Have a batch drawn; what is not answered when the sampler dies goes elsewhere."""
+        left = dict(enumerate(batch))
+        try:
+            items = [sample.item for sample in batch]
+            async for outcomes in sampler.remote.stream("sample_many", items):
+                sampler.losses_in_a_row = 0
+                sampler.in_flight -= len(outcomes)
+                _settle(left, outcomes)
+            reason = ActorLostError("a sampler left samples unanswered", actor=sampler.remote.name)
+        except ActorLostError as error:
+            reason = error
+        except TinkerError as error:
+            for sample in left.values():
+                _fail(sample, error)
+            left.clear()
+            return
+        finally:
+            sampler.in_flight -= len(left)
+            if self._closed:
+                lost = ActorLostError("the sampler pool was closed", actor=sampler.remote.name)
+                for sample in left.values():
+                    _fail(sample, lost)
+        if left:
+            await self._again(sampler, list(left.values()), reason)
+
+    async def _again(
+        self, sampler: _Sampler, samples: list[_Sample], reason: ActorLostError
+    ) -> None:
+        sampler.losses_in_a_row += 1
+        if len(self._samplers) == 1 or sampler.losses_in_a_row > 1:
+            await asyncio.sleep(min(0.1 * 2**sampler.losses_in_a_row, 2.0))
+        for sample in samples:
+            if sample.attempt < MAX_ATTEMPTS:
+                self._submit(sample)
+            else:
+                _fail(sample, reason)
+
+
+def _settle(left: dict[int, _Sample], outcomes: Outcomes) -> None:
+    for number, outcome in outcomes:
+        sample = left.pop(number)
+        if isinstance(outcome, Exception):
+            _fail(sample, outcome)
+        elif not sample.answer.done():
+            sample.answer.set_result(outcome)
+
+
+def _fail(sample: _Sample, error: Exception) -> None:
+    if not sample.answer.done():
+        sample.answer.set_exception(error)

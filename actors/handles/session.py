@@ -1,0 +1,145 @@
+"""The session as its callers hold it: clients, permit holders and training actors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinker_ray.telemetry.carrier import inject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.handles.remote import RemoteActor
+    from actors.lease_keeper import HolderInfo, News, Reply
+    from tinker_ray.core.session import ModelHandle
+    from tinker_ray.limits import BackoffNotice, Claim
+    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig
+
+
+class SessionHandle:
+    """Calls the session's actor; pickles as its name.
+
+    Creations are made again when the actor dies over them, because the service recognises their
+    numbers. Claims are not: the lease makes new ones.
+    """
+
+    def __init__(self, remote: RemoteActor) -> None:
+        self.remote = remote
+
+    def __repr__(self) -> str:
+        """Show the actor."""
+        return f"SessionHandle({self.remote!r})"
+
+    async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
+        """Ask which base models the service offers."""
+        capabilities: GetServerCapabilitiesResponse = await self._again("get_server_capabilities")
+        return capabilities
+
+    async def create_model(
+        self,
+        model_seq_id: int,
+        base_model: str,
+        lora: LoraConfig,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model to train.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The creation failed.
+            ActorLostError: The session's actor is dead for good.
+        """
+        model: ModelHandle = await self._again(
+            "create_model", model_seq_id, base_model, lora, user_metadata
+        )
+        return model
+
+    async def create_model_from_state(
+        self,
+        model_seq_id: int,
+        path: str,
+        *,
+        optimizer: bool,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model and load a checkpoint into it.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The load failed.
+            ActorLostError: The session's actor is dead for good.
+        """
+        model: ModelHandle = await self._again(
+            "create_model_from_state", model_seq_id, path, optimizer, user_metadata
+        )
+        return model
+
+    async def create_sampling_session(
+        self, seq_id: int, *, base_model: str | None = None, model_path: str | None = None
+    ) -> str:
+        """Open a sampling session and return its id.
+
+        Raises:
+            APIStatusError: The service refused.
+            ActorLostError: The session's actor is dead for good.
+        """
+        session_id: str = await self._again(
+            "create_sampling_session", seq_id, base_model, model_path
+        )
+        return session_id
+
+    async def finish(self, reason: str, detail: str | None = None) -> None:
+        """Tell the service that the session is over.
+
+        Raises:
+            APIError: The service refused or could not be reached.
+            ActorLostError: The session's actor is dead for good.
+        """
+        await self._again("finish", reason, detail)
+
+    async def claim(self, claim: Claim) -> Reply:
+        """Claim permits.
+
+        Raises:
+            ActorLostError: The session's actor died over it.
+        """
+        reply: Reply = await self.remote.call("claim", claim)
+        return reply
+
+    async def listen(self, info: HolderInfo, version: int) -> News:
+        """Wait for news for a permit holder.
+
+        Raises:
+            ActorLostError: The session's actor died over it.
+        """
+        news: News = await self.remote.call("listen", info, version)
+        return news
+
+    async def report(self, pause: BackoffNotice) -> None:
+        """Tell that the service pushed back.
+
+        Raises:
+            ActorLostError: The session's actor is dead for good.
+        """
+        await self._again("report", pause, traced=False)
+
+    async def announce(self, model_id: str) -> None:
+        """Tell that a training actor lives.
+
+        Raises:
+            ActorLostError: The session's actor died over it.
+        """
+        await self.remote.call("announce", model_id)
+
+    async def inventory(self) -> dict[str, Any]:
+        """Describe who takes part in the run.
+
+        Raises:
+            ActorLostError: The session's actor is dead for good.
+        """
+        found: dict[str, Any] = await self._again("inventory", traced=False)
+        return found
+
+    async def _again(self, method: str, *arguments: Any, traced: bool = True) -> Any:  # noqa: ANN401
+        carrier = inject() if traced else None
+        return await self.remote.call_until_answered(method, lambda: arguments, carrier)

@@ -1,0 +1,114 @@
+"""The sampling core as an actor hosts it: on leased permits, with numbers that no other host uses.
+
+Knows nothing of Ray. Invariant: every sample ends, if need be with an error when the permit ledger has
+been silent for too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from actors.lease_keeper import HolderInfo, LeaseKeeper
+from tinker_ray.core.sampling import SamplingCore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.lease_keeper import Ledger
+    from actors.service import ServiceSpec
+    from tinker_ray.core.link import Link
+    from tinker_ray.errors import ActorLostError
+    from tinker_ray.types import RetryConfig, SampleResponse
+    from tinker_ray.wire.request import SampleRequest
+
+MAX_CLONE = 1_000_000_000
+
+
+class HostedSampling:
+    """Draws samples in this process, for any sampling session of one session.
+
+    Args:
+        service: The session.
+        ledger: Where permits are leased.
+        kind: What the host is.
+        actor: The host's name; with the clone id it names the permit holder.
+        node: The host's node.
+        link: The service; by default one is opened from the environment.
+        clone: By default a new one at random, so that a restarted host repeats no number.
+
+    Raises:
+        ConfigurationError: This process has no API key.
+    """
+
+    def __init__(
+        self,
+        service: ServiceSpec,
+        ledger: Ledger,
+        *,
+        kind: str,
+        actor: str = "",
+        node: str = "",
+        link: Link | None = None,
+        clone: int | None = None,
+    ) -> None:
+        self._link = link or service.open_link()
+        self.clone = clone or 1 + secrets.randbelow(MAX_CLONE)
+        flags = service.flags
+        self.keeper = LeaseKeeper(
+            HolderInfo(f"{actor or kind}#{self.clone}", kind, actor, node),
+            ledger,
+            self._link.clock,
+            sample_bytes=flags.sample_bytes,
+            on_lost=self._fail,
+        )
+        self.core = SamplingCore(
+            self._link,
+            self.keeper.admission,
+            protobuf=flags.protobuf,
+            clone=self.clone,
+            max_samples=flags.max_samples,
+        )
+        self._running: set[asyncio.Task[SampleResponse]] = set()
+        self._lost: ActorLostError | None = None
+        self.keeper.start()
+
+    def __repr__(self) -> str:
+        """Show what is in flight."""
+        return f"HostedSampling({self.core!r}, {self.keeper!r})"
+
+    async def sample(
+        self,
+        request: SampleRequest,
+        retry: RetryConfig | None = None,
+        carrier: Mapping[str, str] | None = None,
+    ) -> SampleResponse:
+        """Draw samples.
+
+        Raises:
+            ActorLostError: The permit ledger has been silent for too long.
+            TinkerError: The request was refused, failed or lost.
+        """
+        task = asyncio.ensure_future(self.core.sample(request, retry, carrier))
+        self._running.add(task)
+        try:
+            await asyncio.wait({task})
+            if task.cancelled() and self._lost is not None:
+                raise self._lost
+            return task.result()
+        finally:
+            self._running.discard(task)
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Give the permits back and close the connections; idempotent."""
+        for task in self._running:
+            task.cancel()
+        await self.keeper.aclose()
+        await self._link.aclose()
+
+    def _fail(self, error: ActorLostError) -> None:
+        self._lost = error
+        for task in self._running:
+            task.cancel()

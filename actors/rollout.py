@@ -1,0 +1,173 @@
+"""Groups of environments on the cluster, with the sampling core in the same process: no hop per sample.
+
+Knows nothing of Ray. Environments run on an event loop of their own, so that slow ones delay neither the
+samples of others nor the renewal of permits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from actors.hosted import HostedSampling
+from tinker_ray.rollouts import SamplerPolicy, run_group
+from tinker_ray.types import RetryConfig
+from tinker_ray.wire.request import SampleRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from actors.lease_keeper import Ledger
+    from actors.service import ServiceSpec
+    from tinker_ray.core.link import Link
+    from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
+    from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerRef:
+    """A sampling client, as a rollout actor is told of it."""
+
+    sampling_session_id: str
+    retry: RetryConfig | None = None
+
+    @classmethod
+    def of(cls, sampler: Any) -> Any:  # noqa: ANN401 - users bring samplers of their own
+        """Turn a sampling client into a reference; any other sampler travels as it is."""
+        session_id = getattr(sampler, "sampling_session_id", None)
+        if not isinstance(session_id, str):
+            return sampler
+        retry = getattr(sampler, "retry_config", None)
+        return cls(session_id, retry if isinstance(retry, RetryConfig) else None)
+
+
+class HostedSampler:
+    """A sampler over the core of this process, for environments on another event loop."""
+
+    def __init__(
+        self, sampling: HostedSampling, reference: SamplerRef, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.sampling_session_id = reference.sampling_session_id
+        self._sampling = sampling
+        self._retry = reference.retry
+        self._loop = loop
+
+    async def sample_async(
+        self,
+        prompt: ModelInput,
+        num_samples: int,
+        sampling_params: SamplingParams,
+        include_prompt_logprobs: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
+        topk_prompt_logprobs: int = 0,
+    ) -> SampleResponse:
+        """Continue a prompt ``num_samples`` times.
+
+        Raises:
+            TinkerError: The request was refused, failed or lost.
+        """
+        request = SampleRequest(
+            prompt=prompt,
+            sampling_params=sampling_params,
+            num_samples=num_samples,
+            sampling_session_id=self.sampling_session_id,
+            prompt_logprobs=include_prompt_logprobs,
+            topk_prompt_logprobs=topk_prompt_logprobs,
+        )
+        sample = self._sampling.sample(request, self._retry)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sample, self._loop))
+
+
+class EnvLoop:
+    """An event loop in a thread, for users' environments."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="environments", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there; cancelling this cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def aclose(self) -> None:
+        """Cancel what runs and end the thread; idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            await asyncio.to_thread(self._thread.join, 1.0)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.close()
+
+
+async def at_once(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
+    """Run coroutines concurrently; the first failure cancels the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+class RolloutActor:
+    """Runs groups of environments, many at once.
+
+    Args:
+        service: The session.
+        ledger: Where permits are leased.
+        name: Of the actor.
+        node: Of its Ray node.
+        link: The service; by default one is opened from the environment.
+
+    Raises:
+        ConfigurationError: This process has no API key.
+    """
+
+    def __init__(
+        self,
+        service: ServiceSpec,
+        ledger: Ledger,
+        *,
+        name: str = "rollout",
+        node: str = "",
+        link: Link | None = None,
+    ) -> None:
+        self._sampling = HostedSampling(
+            service, ledger, kind="rollout", actor=name, node=node, link=link
+        )
+        self._loop = asyncio.get_running_loop()
+        self._environments = EnvLoop()
+
+    def __repr__(self) -> str:
+        """Show what is in flight."""
+        return f"RolloutActor({self._sampling!r})"
+
+    async def run_group(
+        self, builder: EnvGroupBuilder, sampler: SamplerRef | Sampler, attempt: Attempt
+    ) -> TrajectoryGroup:
+        """Build the environments anew and run an episode in each, side by side.
+
+        Raises:
+            RolloutFailedError: The environment or the sampler raised.
+        """
+        if isinstance(sampler, SamplerRef):
+            sampler = HostedSampler(self._sampling, sampler, self._loop)
+        policy = SamplerPolicy(sampler, attempt.params)
+        return await self._environments.run(run_group(builder, policy, together=at_once))
+
+    async def aclose(self) -> None:
+        """Cancel the groups, give the permits back and close the connections; idempotent."""
+        await self._environments.aclose()
+        await self._sampling.aclose()

@@ -1,0 +1,79 @@
+"""How an actor reaches the service: small plain values that travel, and a link that each opens itself.
+
+No secret travels. Every process reads the API key from its own environment; only an embedded engine on
+the loopback interface has a key that everybody knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from tinker_ray.config import EMBEDDED_API_KEY, Secret, Settings
+from tinker_ray.core.link import Link
+from tinker_ray.core.session import ServerFlags, SessionCore
+from tinker_ray.errors import ConfigurationError
+from tinker_ray.transport.http import HttpTransport
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def is_loopback(base_url: str) -> bool:
+    """Tell whether an address means the machine of whoever reads it."""
+    return (urlsplit(base_url).hostname or "") in _LOOPBACK
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One session with one service, as actors are told of it.
+
+    Attributes:
+        base_url: The service.
+        session_id: The session that everything belongs to.
+        flags: What the service can do.
+        embedded: The service is an embedded engine on the loopback interface, which asks for no key.
+    """
+
+    base_url: str
+    session_id: str
+    flags: ServerFlags
+    embedded: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, session_id: str, flags: ServerFlags) -> ServiceSpec:
+        """Describe the service that a driver's settings name."""
+        key = settings.api_key
+        embedded = is_loopback(settings.base_url) and (
+            key is None or key.reveal() == EMBEDDED_API_KEY
+        )
+        return cls(settings.base_url, session_id, flags, embedded)
+
+    def settings(self) -> Settings:
+        """Return the settings of this process for the service.
+
+        Raises:
+            ConfigurationError: This process has no API key.
+        """
+        settings = Settings.from_env(base_url=self.base_url)
+        if self.embedded:
+            return replace(settings, api_key=Secret(EMBEDDED_API_KEY))
+        if settings.api_key is None:
+            message = (
+                "a worker process of the Ray cluster has no API key: set TINKER_API_KEY in the "
+                "environment of every node before Ray is started there; a key that was passed in code "
+                "stays in the process that it was passed to"
+            )
+            raise ConfigurationError(message)
+        return settings
+
+    def open_link(self) -> Link:
+        """Open connections of this process's own.
+
+        Raises:
+            ConfigurationError: This process has no API key.
+        """
+        return Link(HttpTransport.from_settings(self.settings()))
+
+    def open_session(self, link: Link) -> SessionCore:
+        """Return the session over a link."""
+        return SessionCore(link, self.session_id, self.flags)

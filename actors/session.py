@@ -1,0 +1,222 @@
+"""The session of a run: one heartbeat, one permit ledger, one backoff for the whole cluster.
+
+Knows nothing of Ray. The session itself exists before this object and outlives a restart of it, because
+its id is an argument. Invariant: a restarted ledger grants nothing until the leases of its predecessor
+have run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actors.lease_keeper import HolderInfo, News, Reply
+from tinker_ray.core.session import Heartbeat
+from tinker_ray.limits import Backoff, PermitLedger
+from tinker_ray.limits.permit import DISPATCH_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.service import ServiceSpec
+    from tinker_ray.core.link import Link
+    from tinker_ray.core.session import ModelHandle
+    from tinker_ray.limits import BackoffNotice, Claim, Grant
+    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig
+
+LISTEN_S = 10.0
+"""How long a holder's question for news stays open."""
+SHORTEST_ALARM_S = 0.05
+ABSENT_S = 3 * LISTEN_S
+"""An actor that has not been heard of for so long is left out of the inventory."""
+
+
+@dataclass
+class _Holder:
+    """A permit holder, as the session knows it."""
+
+    info: HolderInfo
+    heard_at: float
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    grant: Grant | None = None
+
+
+class SessionActor:
+    """Owns what there is once in a run.
+
+    Args:
+        service: The session.
+        restarted: Another object has kept this session before.
+        limit: Sampling requests that may be under way at once on the whole cluster.
+        link: The service; by default one is opened from the environment.
+
+    Raises:
+        ConfigurationError: This process has no API key.
+    """
+
+    def __init__(
+        self,
+        service: ServiceSpec,
+        *,
+        restarted: bool = False,
+        limit: int = DISPATCH_LIMIT,
+        link: Link | None = None,
+    ) -> None:
+        self._link = link or service.open_link()
+        self._session = service.open_session(self._link)
+        self._clock = self._link.clock
+        now = self._clock.now()
+        self._ledger = PermitLedger(limit, restarted_at=now if restarted else None)
+        self._backoff = Backoff(random.random)
+        self._version = 0
+        self._holders: dict[str, _Holder] = {}
+        self._trainings: dict[str, float] = {}
+        self._heartbeat = Heartbeat(self._session)
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        """Show the session and its ledger."""
+        return f"SessionActor({self._session.session_id!r}, {self._ledger!r})"
+
+    # --- the session ----------------------------------------------------------------------------
+
+    async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
+        """Ask which base models the service offers."""
+        return await self._session.get_server_capabilities()
+
+    async def create_model(
+        self,
+        model_seq_id: int,
+        base_model: str,
+        lora: LoraConfig,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model to train.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The creation failed.
+        """
+        return await self._session.create_model(model_seq_id, base_model, lora, user_metadata)
+
+    async def create_model_from_state(
+        self,
+        model_seq_id: int,
+        path: str,
+        optimizer: bool,  # noqa: FBT001 - crosses the process border by position
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> ModelHandle:
+        """Make a new model and load a checkpoint into it.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The load failed.
+        """
+        return await self._session.create_model_from_state(
+            model_seq_id, path, optimizer=optimizer, user_metadata=user_metadata
+        )
+
+    async def create_sampling_session(
+        self, seq_id: int, base_model: str | None = None, model_path: str | None = None
+    ) -> str:
+        """Open a sampling session and return its id.
+
+        Raises:
+            APIStatusError: The service refused.
+        """
+        return await self._session.create_sampling_session(
+            seq_id, base_model=base_model, model_path=model_path
+        )
+
+    async def finish(self, reason: str, detail: str | None = None) -> None:
+        """End the heartbeat and tell the service that the session is over.
+
+        Raises:
+            APIStatusError: The service refused.
+            APIConnectionError: There was no answer.
+        """
+        await self._heartbeat.stop()
+        await self._session.finish(reason, detail)
+
+    # --- permits and pauses ---------------------------------------------------------------------
+
+    async def claim(self, claim: Claim) -> Reply:
+        """Answer a holder's claim, and tell the others what changes for them."""
+        now = self._clock.now()
+        grant = self._ledger.claim(claim, now)
+        self._notify()
+        return Reply(grant, self._backoff.notice(now))
+
+    async def listen(self, info: HolderInfo, version: int) -> News:
+        """Return when there is news for a holder, or after some seconds without any."""
+        holder = self._holders.setdefault(info.holder, _Holder(info, self._clock.now()))
+        if version == self._version and holder.grant is None:
+            holder.news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(holder.news.wait(), LISTEN_S)
+        now = holder.heard_at = self._clock.now()
+        grant, holder.grant = holder.grant, None
+        return News(self._version, self._backoff.notice(now), grant)
+
+    async def report(self, pause: BackoffNotice) -> None:
+        """Take in that the service pushed back somewhere, and pause everybody."""
+        if self._backoff.merge(pause, self._clock.now()):
+            self._version += 1
+            for holder in self._holders.values():
+                holder.news.set()
+
+    # --- inventory ------------------------------------------------------------------------------
+
+    async def announce(self, model_id: str) -> None:
+        """Note that a training actor lives; called from time to time."""
+        self._trainings[model_id] = self._clock.now()
+
+    async def inventory(self) -> dict[str, Any]:
+        """Describe who takes part: permit holders, models in training, permits and pauses."""
+        self._forget_absent()
+        now = self._clock.now()
+        return {
+            "session_id": self._session.session_id,
+            "heartbeat": self._heartbeat.alive,
+            "holders": [holder.info for holder in self._holders.values()],
+            "trainings": sorted(self._trainings),
+            "permits_limit": self._ledger.limit,
+            "permits_leased": self._ledger.leased,
+            "permits_in_use": self._ledger.in_use,
+            "pause_s": max(self._backoff.notice(now).pause_s, 0.0),
+        }
+
+    async def aclose(self) -> None:
+        """Stop the heartbeat and close the connections; idempotent."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await self._heartbeat.stop()
+        await self._link.aclose()
+
+    def _notify(self) -> None:
+        """Hand out what the ledger has to say unasked, and plan when to look again."""
+        self._forget_absent()
+        now = self._clock.now()
+        for grant in self._ledger.notices(now):
+            holder = self._holders.get(grant.holder)
+            if holder is not None:
+                holder.grant = grant
+                holder.news.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        wake_at = self._ledger.wake_at
+        if not math.isinf(wake_at):
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(max(wake_at - now, SHORTEST_ALARM_S), self._notify)
+
+    def _forget_absent(self) -> None:
+        since = self._clock.now() - ABSENT_S
+        for holder in [key for key, value in self._holders.items() if value.heard_at < since]:
+            del self._holders[holder]
+        for model in [key for key, heard_at in self._trainings.items() if heard_at < since]:
+            del self._trainings[model]
