@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from tinker_ray.engine.answer import host_of, json_answer
 from tinker_ray.engine.body import plain_body, turn_of
-from tinker_ray.engine.gate import Gate
+from tinker_ray.engine.gate import ERROR_ID, Gate
 from tinker_ray.engine.rejection import RequestRejected
 from tinker_ray.engine.routes import future, registry, sampling, service, session, training, weights
 from tinker_ray.errors import WireFormatError
@@ -51,6 +51,7 @@ def create_app(host: Host, *, api_key: Secret | None = None) -> Gate:
     app.add_exception_handler(WireFormatError, _malformed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(Exception, _unexpected)
     return Gate(app, api_key=api_key)
 
 
@@ -76,6 +77,13 @@ async def _unknown(request: Request, error: Exception) -> Response:
     return json_answer(
         {"detail": f"{request.method} {request.url.path}: {status.detail}"}, status.status_code
     )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """Answer for an error of the engine's own; the gate logs it."""
+    error_id = request.scope[ERROR_ID]
+    detail = f"internal error {error_id} ({type(error).__name__}): the engine's log has more"
+    return json_answer({"detail": detail, "error_id": error_id}, 500)
 
 
 async def _refuse(request: Request, status_code: int, detail: str, field: str) -> Response:

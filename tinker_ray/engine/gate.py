@@ -13,6 +13,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from tinker_ray.engine.body import MAX_BODY_BYTES
 from tinker_ray.telemetry import names, span
 from tinker_ray.telemetry.trace import SpanKind
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("tinker_ray.engine")
 _ROOT = "/api/v1/"
 _OPEN_PATH = "/api/v1/healthz"
+ERROR_ID = "tinker_ray.error_id"
+"""The key in a request's scope of the id that its unexpected error would be logged under."""
 
 
 class Gate:
@@ -48,6 +51,9 @@ class Gate:
             path = path[start:]
             scope = {**scope, "path": path, "raw_path": path.encode()}
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        if int(headers.get("content-length", b"0")) > MAX_BODY_BYTES:
+            await _answer(send, 413, {"detail": f"the body has over {MAX_BODY_BYTES} bytes"})
+            return
         if not self._is_admitted(path, headers):
             await _answer(send, 401, {"detail": "X-API-Key is missing or wrong"})
             return
@@ -78,14 +84,11 @@ class Gate:
         with span(
             names.ENGINE_REQUEST, attributes=attributes, carrier=carrier, kind=SpanKind.SERVER
         ) as current:
+            error_id = scope[ERROR_ID] = secrets.token_hex(6)
             try:
                 await self._app(scope, receive, send_and_note)
-            except Exception:  # the border of a request
-                error_id = secrets.token_hex(6)
+            except Exception:  # the border of a request; the app has answered it
                 _logger.exception("a request failed (error %s)", error_id)
-                if not status_code:
-                    detail = f"internal error {error_id}: the engine's log has more"
-                    await _answer(send_and_note, 500, {"detail": detail, "error_id": error_id})
             route = scope.get("route")
             current.set_attribute(names.HTTP_ROUTE, getattr(route, "path", ""))
             current.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, status_code)
