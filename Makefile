@@ -40,7 +40,7 @@ mypy: .venv/.installed-dev
 	@$(BIN)/mypy
 
 layers: .venv/.installed-dev
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 architecture: .venv/.installed-dev
 	@$(BIN)/pytest --quiet tests/architecture
@@ -58,7 +58,7 @@ chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the s
 install: .venv/.installed-dev ## everything for development
 
 clean: ## remove the environment, caches and build products; keeps runs/
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $(PYTHON)"
