@@ -12,17 +12,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
+from tinker_ray.rl import placement
+from tinker_ray.rl.placement import PoolWorker
 from tinker_ray.rl.run import FinishedGroup, Run
-from tinker_ray.rl.worker import LocalWorker, at_once
+from tinker_ray.rl.worker import at_once
 from tinker_ray.rollouts import (
     Account,
     Dispatcher,
     EnvGroupBuilder,
     RolloutParams,
-    RolloutWorker,
     Sampler,
 )
 from tinker_ray.rollouts.dispatcher import DEFAULT_RETRIES
@@ -31,22 +32,8 @@ LOSSES_PER_WORKER = 3
 """Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
 
 
-class PoolWorker(RolloutWorker, Protocol):
-    """A worker that a pool opened and closes."""
-
-    async def close(self) -> None:
-        """Release what the worker holds; idempotent."""
-        ...
-
-
 OpenWorker = Callable[[Sampler, int], Awaitable[PoolWorker]]
 """Opens the nth worker of a pool, close to the sampler; replacements go on counting."""
-
-
-async def open_local_worker(sampler: Sampler, number: int) -> PoolWorker:
-    """Open a worker in this process."""
-    del sampler, number
-    return LocalWorker()
 
 
 class RolloutPool:
@@ -57,7 +44,8 @@ class RolloutPool:
         groups_per_worker: How many groups each runs at once.
         retries: How often a group is run again after infrastructure failures.
         window: How many groups may be under way or not yet taken; None means twice the capacity.
-        open_worker: Opens a worker; by default in this process or, on Ray, as an actor.
+        open_worker: Opens a worker; by default where the sampler's session is: in this process
+            or, on a cluster, as an actor.
 
     Attributes:
         account: What became of the groups of the newest run.
@@ -76,7 +64,7 @@ class RolloutPool:
         self._groups_per_worker = groups_per_worker
         self._retries = retries
         self._window = window
-        self._open_worker = open_worker or open_local_worker
+        self._open_worker = open_worker or placement.open_worker
         self._workers: dict[str, PoolWorker] = {}
         self._num_opened = 0
         self._losses_in_a_row = 0

@@ -9,7 +9,8 @@ import pytest
 from tests.fakes.environment import CountingGroup
 from tests.fakes.sampler import ScriptedSampler, SeededSampler
 from tinker_ray.errors import ActorLostError, StaleHandleError
-from tinker_ray.rl.pool import LOSSES_PER_WORKER, PoolWorker, RolloutPool
+from tinker_ray.rl.placement import PoolWorker
+from tinker_ray.rl.pool import LOSSES_PER_WORKER, RolloutPool
 from tinker_ray.rl.worker import LocalWorker
 from tinker_ray.rollouts import (
     Attempt,
