@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -131,6 +131,7 @@ def test_equality_is_bit_for_bit() -> None:
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.one_of(hnp.arrays(np.float32, SHAPES), hnp.arrays(np.int64, SHAPES)))
 def test_arrays_come_back_as_they_went_in(array: npt.NDArray[Any]) -> None:
     tensor = TensorData.from_numpy(array)
