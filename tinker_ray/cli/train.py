@@ -123,5 +123,6 @@ def _launch(
             load_config, mode=None if mode is None else mode.value, root=runs, run_dir=run_dir
         )
     except KeyboardInterrupt:  # before the run took the signal over, or after it gave it back
+        typer.echo("stopped")
         code = EXIT_INTERRUPTED
     raise typer.Exit(code)

@@ -14,11 +14,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from actors.rollout import at_once
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.rl import placement
 from tinker_ray.rl.placement import PoolWorker
 from tinker_ray.rl.run import FinishedGroup, Run
-from tinker_ray.rl.worker import at_once
 from tinker_ray.rollouts import (
     Account,
     Dispatcher,

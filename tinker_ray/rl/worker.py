@@ -5,10 +5,7 @@ Knows nothing of Ray. Invariant: a group that is cancelled leaves no task behind
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
-
+from actors.rollout import at_once
 from tinker_ray.rollouts import (
     Attempt,
     EnvGroupBuilder,
@@ -17,18 +14,6 @@ from tinker_ray.rollouts import (
     TrajectoryGroup,
     run_group,
 )
-
-T = TypeVar("T")
-
-
-async def at_once(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
-    """Run coroutines concurrently; the first failure cancels the others and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 class LocalWorker:
