@@ -71,12 +71,11 @@ class RolloutPool:
         self._runs: set[Run] = set()
         self._replacements: set[asyncio.Task[None]] = set()
         self._is_open = False
-        self._has_workers = False
         self._opening = asyncio.Lock()
         self.account = Account()
 
     async def __aenter__(self) -> Self:
-        """Let runs begin; the first one opens the workers, near its sampler."""
+        """Let runs begin; each opens the workers that are missing, near its sampler."""
         self._is_open = True
         return self
 
@@ -120,7 +119,7 @@ class RolloutPool:
         """
         if not self._is_open:
             raise StaleHandleError("the rollout pool is not open: use `async with RolloutPool(…)`")
-        await self._open_first(sampler)
+        await self._open_missing(sampler)
         dispatcher = Dispatcher(retries=self._retries, window=self._window)
         self.account = dispatcher.account
         run = Run(
@@ -151,16 +150,18 @@ class RolloutPool:
         self._workers.clear()
         await asyncio.gather(*(worker.close() for worker in workers), return_exceptions=True)
 
-    async def _open_first(self, sampler: Sampler) -> None:
+    async def _open_missing(self, sampler: Sampler) -> None:
         async with self._opening:
-            if not self._has_workers:
-                await at_once([self._open(sampler) for _ in range(self._num_workers)])
-                self._has_workers = True
+            missing = self._num_workers - len(self._workers) - len(self._replacements)
+            await at_once([self._open(sampler) for _ in range(missing)])
 
     async def _open(self, sampler: Sampler) -> None:
         number = self._num_opened
         self._num_opened += 1
         worker = await self._open_worker(sampler, number)
+        if not self._is_open:
+            await worker.close()
+            raise StaleHandleError("the rollout pool was closed while a worker was opened")
         name = f"rollout-{number}"
         self._workers[name] = worker
         for run in self._runs:

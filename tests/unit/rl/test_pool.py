@@ -175,6 +175,23 @@ async def test_workers_that_die_again_and_again_end_the_run() -> None:
             _ = [group async for group in pool.run(builders(6), ONE)]
 
 
+async def test_a_pool_that_lost_all_workers_opens_new_ones_for_the_next_run() -> None:
+    lost = FailingWorker(*(ActorLostError("killed") for _ in range(4)))
+    queue: list[PoolWorker | ActorLostError] = [lost, ActorLostError("no room"), LocalWorker()]
+
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
+        following = queue.pop(0)
+        if isinstance(following, ActorLostError):
+            raise following
+        return following
+
+    async with RolloutPool(1, groups_per_worker=4, open_worker=open_worker) as pool:
+        with pytest.raises(ActorLostError, match="no rollout worker is left"):
+            _ = [group async for group in pool.run(builders(6), ONE)]
+        groups = [group async for group in pool.run(builders(6), ONE)]
+    assert len(groups) == 6
+
+
 async def test_leaving_a_run_cancels_what_it_had_under_way() -> None:
     worker = GatedWorker()
     async with pool_of(worker) as pool:
