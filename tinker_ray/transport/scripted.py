@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tinker_ray.transport.message import Response
 from tinker_ray.wire.codec import JSON
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from tinker_ray.transport.message import Request
 
-    Answer = Response | Exception | Callable[[Request], Response]
+Answer: TypeAlias = "Response | Exception | Callable[[Request], Response]"
+"""What a script says about one attempt."""
 
 
 @dataclass(frozen=True, slots=True)
