@@ -16,8 +16,11 @@ from tests.fakes import engine as fakes
 from tests.fakes.engine import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, EngineClient, batch, sample_body
 from tinker_ray.config import Secret
 from tinker_ray.engine.app import create_app
+from tinker_ray.engine.base_model import BaseModel
 from tinker_ray.engine.host import Host, HostSettings
+from tinker_ray.engine.sampler import Sampler
 from tinker_ray.engine.served_model import ServedModel
+from tinker_ray.engine.trainer import Trainer
 from tinker_ray.types import Datum, ModelInput, TensorData
 from tinker_ray.wire import codec
 from tinker_ray.wire.request import ForwardBackwardRequest
@@ -30,22 +33,22 @@ PROTO = {"Content-Type": codec.PROTOBUF}
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fakes.write_model(tmp_path_factory.mktemp("model"))
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return BaseModel.load(MODEL, fakes.write_model(tmp_path_factory.mktemp("model")))
 
 
 @dataclass
 class Running:
     """An engine on a data folder, which can be stopped and started again."""
 
-    model_folder: Path
+    base: BaseModel
     data: Path
     settings: HostSettings
     host: Host | None = None
     client: EngineClient | None = None
 
     async def start(self, api_key: str | None = None) -> EngineClient:
-        served = ServedModel.load(MODEL, self.model_folder)
+        served = ServedModel(self.base, "/no/tokenizer", Trainer(self.base), Sampler(self.base))
         self.host = Host([served], self.data, self.settings)
         app = create_app(self.host, api_key=Secret(api_key) if api_key else None)
         transport = httpx.ASGITransport(app)
@@ -67,8 +70,8 @@ class Running:
 
 
 @pytest.fixture
-async def running(model_folder: Path, tmp_path: Path) -> AsyncIterator[Running]:
-    engine = Running(model_folder, tmp_path / "data", HostSettings(gap_timeout_s=0.3))
+async def running(base: BaseModel, tmp_path: Path) -> AsyncIterator[Running]:
+    engine = Running(base, tmp_path / "data", HostSettings(gap_timeout_s=0.3))
     yield engine
     await engine.stop()
     await asyncio.get_running_loop().shutdown_default_executor()

@@ -1,0 +1,185 @@
+"""``tinker-ray serve`` as a process: its ready line, ends and refusals, its memory of a kill."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import engine as fakes
+from tests.fakes.engine import MODEL, batch, sample_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SERVE = [sys.executable, "-m", "tinker_ray.cli", "serve"]
+READY = re.compile(r"ready at (http://\S+)")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes.write_model(tmp_path_factory.mktemp("model"))
+
+
+class Served:
+    """A running ``tinker-ray serve``."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*SERVE, "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.stdout: IO[str] = self.process.stdout
+        line = self.stdout.readline()
+        ready = READY.search(line)
+        assert ready is not None, (line, self.errors())
+        self.url = ready.group(1)
+
+    def errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def post(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - our own URL
+            f"{self.url}/api/v1/{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", **headers},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            parsed: dict[str, Any] = json.load(response)
+            return parsed
+
+    def result(self, promise: dict[str, Any]) -> dict[str, Any]:
+        return self.post("retrieve_future", {"request_id": promise["request_id"]})
+
+    def end(self, number: signal.Signals, timeout_s: float = 30) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+
+@pytest.fixture
+def serve(model_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    started: list[Served] = []
+
+    def start(*arguments: str) -> Served:
+        model = f"--model={MODEL}={model_folder}"
+        served = Served(model, "--data", str(tmp_path / "data"), *arguments)
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.process.kill()
+        served.process.communicate()
+
+
+def test_it_answers_when_it_says_so_and_ends_on_sigint(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with urllib.request.urlopen(f"{served.url}/api/v1/healthz") as response:  # noqa: S310
+        assert json.load(response) == {"status": "ok"}
+    assert served.end(signal.SIGINT, 10) == 0
+    assert served.stdout.read() == ""
+
+
+def test_it_ends_on_sigterm_while_a_request_waits_and_one_is_sampled(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve()
+    session = served.post("create_session", {"tags": [], "sdk_version": "0"})["session_id"]
+    opened = {"session_id": session, "sampling_session_seq_id": 0, "base_model": MODEL}
+    sampler = served.post("create_sampling_session", opened)["sampling_session_id"]
+    body = sample_body(sampler, num_samples=256, sampling_params={"max_tokens": 120, "stop": []})
+    served.post("asample", body)
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    content = json.dumps({"request_id": "train-none"}).encode()
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /api/v1/retrieve_future HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert served.end(signal.SIGTERM, 15) == 0
+
+
+def test_a_killed_engine_remembers(serve: Callable[..., Served]) -> None:
+    served = serve()
+    session = served.post("create_session", {"tags": [], "sdk_version": "0"})["session_id"]
+    created = {
+        "session_id": session,
+        "model_seq_id": 0,
+        "base_model": MODEL,
+        "lora_config": {"rank": 4},
+    }
+    model_id = served.result(served.post("create_model", created))["model_id"]
+    trained = served.post(
+        "forward_backward",
+        {"forward_backward_input": batch(), "model_id": model_id, "seq_id": 1},
+    )
+    before = served.result(trained)
+    stepped = {"adam_params": {"learning_rate": 0.1}, "model_id": model_id, "seq_id": 2}
+    served.result(served.post("optim_step", stepped))
+    saved = {"model_id": model_id, "seq_id": 3, "sampling_session_seq_id": 0}
+    sampler = served.result(served.post("save_weights_for_sampler", saved))["sampling_session_id"]
+    body = sample_body(sampler, prompt_logprobs=True)
+    drawn = served.result(served.post("asample", body))
+    served.end(signal.SIGKILL)
+
+    again = serve()
+    assert again.result(trained) == before
+    assert again.result(again.post("asample", body)) == drawn
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        again.post("optim_step", {**stepped, "seq_id": 4})
+    assert caught.value.code == 410
+    assert "create_training_client_from_state_with_optimizer" in caught.value.read().decode()
+    assert again.end(signal.SIGTERM) == 0
+
+
+def test_it_asks_for_its_key(serve: Callable[..., Served]) -> None:
+    served = serve("--api-key", "secret")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        served.post("create_session", {"tags": [], "sdk_version": "0"})
+    assert caught.value.code == 401
+    caught.value.close()
+    headers = {"X-API-Key": "secret"}
+    assert served.post("create_session", {"tags": [], "sdk_version": "0"}, **headers)
+    assert served.end(signal.SIGTERM) == 0
+
+
+def refusal(*arguments: str) -> str:
+    """Run a command that cannot work; return its one line on standard error."""
+    command = [*SERVE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_what_cannot_be_served_is_refused_in_one_line(
+    serve: Callable[..., Served], model_folder: Path, tmp_path: Path
+) -> None:
+    model = f"--model={MODEL}={model_folder}"
+    other = ("--data", str(tmp_path / "other"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}" in refusal(model, *other, "--port", str(port))
+    assert "unknown model 'nope'" in refusal("--model=nope", *other)
+    assert "no config.json" in refusal(f"--model=x={tmp_path}", *other)
+    assert "--api-key" in refusal(model, *other, "--host", "0.0.0.0")  # noqa: S104
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama"}')
+    assert "cannot load" in refusal(f"--model=x={tmp_path / 'broken'}", *other, "--port", "0")
+    served = serve()
+    busy = refusal(model, "--data", str(tmp_path / "data"), "--port", "0")
+    assert "another engine" in busy
+    assert served.end(signal.SIGTERM) == 0
