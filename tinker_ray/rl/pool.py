@@ -187,11 +187,14 @@ class RolloutPool:
             self._give_up(error)
 
     async def _replace(self, sampler: Sampler) -> None:
+        failure: TinkerError | None = None
         try:
             await self._open(sampler)
         except TinkerError as error:
-            if not self._workers and len(self._replacements) <= 1:
-                self._give_up(error)
+            failure = error
+        self._replacements -= {asyncio.current_task()}
+        if failure is not None and not self._workers and not self._replacements:
+            self._give_up(failure)
 
     def _give_up(self, error: TinkerError) -> None:
         lost = ActorLostError(f"no rollout worker is left: {error}", actor="rollout")
