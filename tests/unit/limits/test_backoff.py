@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -226,3 +226,4 @@ class SharedBackoffMachine(RuleBasedStateMachine):
 
 
 TestSharedBackoffMachine = SharedBackoffMachine.TestCase
+TestSharedBackoffMachine.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

@@ -137,6 +137,37 @@ def test_an_unanswered_claim_is_repeated_and_the_late_answer_is_void() -> None:
     assert ledger.leased == 8
 
 
+def test_a_doubled_or_overtaken_notice_changes_nothing() -> None:
+    ledger, lease = PermitLedger(20), Lease("b")
+    _ask(ledger, Lease("a"), 0.0, waiting=20)
+    _ask(ledger, lease, 0.0, waiting=20)
+    notices = []
+    for serial, kept in ((2, 9), (3, 5)):
+        ledger.claim(Claim("a", serial, 1, held=kept, in_use=kept, want=kept), 0.1)
+        notices += ledger.notices(0.1)
+    earlier, later = notices
+
+    assert lease.apply(later, 0.2)
+    assert not lease.apply(earlier, 0.2)
+    assert not lease.apply(later, 0.2)
+    assert (earlier.count, later.count) == (11, 15)
+    assert lease.held(0.2) == 15
+
+
+def test_an_answer_that_comes_after_the_lease_ran_out_is_void() -> None:
+    first_ledger, late, other = PermitLedger(20, ttl_s=10.0), Lease("a"), Lease("b")
+    _ask(first_ledger, late, 0.0, waiting=20)
+    claim = late.poll(8.5, 20)
+    assert claim is not None
+    _ask(first_ledger, other, 10.0, waiting=20)
+    second_ledger = PermitLedger(20, ttl_s=10.0, restarted_at=10.1)
+    answer = second_ledger.claim(claim, 10.2)
+
+    assert answer.count == 20
+    assert not late.apply(answer, 10.3)
+    assert (late.held(10.3), other.held(10.3)) == (0, 20)
+
+
 def test_a_stale_epoch_keeps_nothing() -> None:
     ledger = PermitLedger(400, ttl_s=10.0)
     grant = ledger.claim(Claim("a", 1, 0, held=0, in_use=0, want=50), 0.0)
