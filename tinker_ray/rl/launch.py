@@ -72,6 +72,11 @@ def _in_mode(
 ) -> Summary:
     settings = Settings.from_env(base_url=config.base_url)
     chosen = mode or client_mode.current_mode(settings)
+    progress.say(
+        f"{config.base_model} on {config.base_url}, {chosen} mode: up to {config.steps} steps of "
+        f"{config.prompts_per_step} prompts x {config.samples_per_prompt} samples, "
+        f"{config.loss_fn}, seed {config.seed}"
+    )
     try:
         if chosen == "cluster":
             progress.status("starting Ray")
