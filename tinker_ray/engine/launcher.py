@@ -102,7 +102,8 @@ def _folder_name(specs: list[str]) -> str:
         name, separator, directory = spec.partition("=")
         resolved.append(f"{name}={Path(directory).expanduser().resolve()}" if separator else name)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(spec.partition("=")[0] for spec in specs))
-    return f"{readable.strip('.-')[:64]}-{hashlib.sha256(','.join(resolved).encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(",".join(resolved).encode()).hexdigest()
+    return f"{readable.strip('.-')[:64]}-{digest[:8]}"
 
 
 @dataclass

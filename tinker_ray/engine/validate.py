@@ -40,8 +40,8 @@ def training_batch(request: ForwardBackwardRequest, base: BaseModel) -> dict[str
     """Check a batch; return the complete configuration of its loss.
 
     Raises:
-        RequestRejected: Something is missing, unknown, not finite, of a wrong shape or dtype, or out
-            of range.
+        RequestRejected: Something is missing, unknown, not finite, of a wrong shape or dtype, or
+            out of range.
     """
     try:
         config = complete_config(request.loss_fn, _numbers(request.loss_fn_config))
