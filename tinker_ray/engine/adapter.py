@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -59,9 +59,9 @@ class Adapter:
     """
 
     config: LoraConfig
-    targets: tuple[LoraTarget, ...]
-    flat: torch.Tensor
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    targets: tuple[LoraTarget, ...] = field(repr=False)
+    flat: torch.Tensor = field(repr=False)
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
 
     @property
     def scale(self) -> float:

@@ -10,7 +10,7 @@ Invariant: after loading, nothing writes to the model.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,9 +48,9 @@ class BaseModel:
     """
 
     name: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-    targets: tuple[LoraTarget, ...]
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase | None = field(repr=False)
+    targets: tuple[LoraTarget, ...] = field(repr=False)
     context_length: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]

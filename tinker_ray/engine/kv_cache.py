@@ -14,18 +14,15 @@ from typing import NamedTuple, Protocol
 import torch
 from transformers import Cache
 
+from tinker_ray.engine.attention import BLOCK_TOKENS
 from tinker_ray.engine.lora import MINIMUM_ROWS
-
-LENGTH_STEP = 16
-MINIMUM_LENGTH = 32
-"""Rows attend to at least so many slots, and to a multiple of so many: kernels round alike then."""
 
 _SPARE_SHARE = 8
 
 
-def round_up(length: int) -> int:
-    """Round a length up to a multiple of :data:`LENGTH_STEP`."""
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
+def round_up(length: int, step: int) -> int:
+    """Round a length up to a multiple of ``step``."""
+    return -(-length // step) * step
 
 
 class KeyValueShape(NamedTuple):
@@ -104,13 +101,13 @@ class RowCache(Cache):  # type: ignore[misc]
         Rows double while there is memory. Lengths grow by an eighth at a time, and shrink when
         half of them is not needed: attention reads every slot, and reads contiguous memory fastest.
         """
-        num_rows, length = max(num_rows, MINIMUM_ROWS), max(round_up(length), MINIMUM_LENGTH)
+        num_rows, length = max(num_rows, MINIMUM_ROWS), round_up(length, BLOCK_TOKENS)
         if num_rows <= self.num_rows and length <= self.length <= 2 * length:
             return
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
         slots = self.length if self.length // 2 <= length <= self.length else length
         if length > self.length > 0:
-            slots = max(length, round_up(self.length + self.length // _SPARE_SHARE))
+            slots = max(length, round_up(self.length + self.length // _SPARE_SHARE, BLOCK_TOKENS))
         if rows * slots > self._max_slots:
             rows, slots = num_rows, length
         self._keys = [_regrown(keys, rows, slots) for keys in self._keys]

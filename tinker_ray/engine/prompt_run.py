@@ -1,7 +1,10 @@
 """Running prompts: their keys and values, the logits after them, and logprobs of their own tokens.
 
-Knows nothing of rows or of what is drawn next. Prompts of a batch are padded on the right, where
-causal attention does not look, to a multiple of the cache's length step.
+Knows nothing of rows or of what is drawn next.
+
+Invariant: a prompt's numbers do not depend on its batch mates: prompts are padded on the right,
+where causal attention does not look, to a multiple of :data:`LENGTH_STEP`, and run only with
+prompts of the same padded length, so that kernels see the same shapes but for their number.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ from tinker_ray.types import TopkLogprobs
 from tinker_ray.types.sampling import EMPTY_TOPK_LOGPROB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tinker_ray.engine.base_model import BaseModel
     from tinker_ray.engine.sequence import Job
 
+LENGTH_STEP = 16
+
+_RUN_TOKENS = 1024
 _CHUNK_LOGITS = 1 << 23
 
 
@@ -39,10 +45,22 @@ class PromptRun:
     cache: PromptCache
 
 
+def split_by_length(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Split jobs into batches whose prompts can run together, small enough to stay in caches."""
+    by_length: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_length.setdefault(round_up(job.prompt_tokens, LENGTH_STEP), []).append(job)
+    batches: list[list[Job]] = []
+    for length, alike in by_length.items():
+        size = max(1, _RUN_TOKENS // length)
+        batches += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return batches
+
+
 def run_prompts(base: BaseModel, jobs: Sequence[Job]) -> PromptRun:
-    """Run the prompts of ``jobs`` at once and set the prompt logprobs that they ask for."""
+    """Run prompts of one padded length at once; set the prompt logprobs that they ask for."""
     lengths = [job.prompt_tokens for job in jobs]
-    tokens = np.zeros((len(jobs), round_up(max(lengths))), np.int64)
+    tokens = np.zeros((len(jobs), round_up(max(lengths), LENGTH_STEP)), np.int64)
     for row, job in enumerate(jobs):
         tokens[row, : lengths[row]] = job.request.prompt
     adapters = [job.request.adapter for job in jobs]

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tinker_ray.engine.batch import pack
 from tinker_ray.engine.draw import DrawPlan
-from tinker_ray.engine.kv_cache import round_up
-from tinker_ray.engine.prompt_run import PromptRun, run_prompts
+from tinker_ray.engine.prompt_run import PromptRun, run_prompts, split_by_length
 from tinker_ray.engine.row_step import PromptRow, RowStep, StopTable
 from tinker_ray.engine.scheduler import Scheduler
 from tinker_ray.engine.sequence import Job, SampleJob
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["SampleJob", "Sampler"]
 
 _ADMITTED_TOKENS = 4096
-_RUN_TOKENS = 1024
 
 
 class Sampler:
@@ -161,8 +158,7 @@ class Sampler:
 
     def _start(self, jobs: list[Job]) -> None:
         """Run prompts and draw first tokens; each prompt alone, if one of a batch fails."""
-        for indices in pack([round_up(job.prompt_tokens) for job in jobs], _RUN_TOKENS):
-            batch = [jobs[index] for index in indices]
+        for batch in split_by_length(jobs):
             try:
                 run = run_prompts(self._base, batch)
             except Exception as error:  # noqa: BLE001 - whose fault it is shows when run alone
