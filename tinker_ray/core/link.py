@@ -14,7 +14,7 @@ from tinker_ray.errors import APIResponseValidationError, WireFormatError
 from tinker_ray.transport.clock import Clock, MonotonicClock
 from tinker_ray.transport.message import Request
 from tinker_ray.transport.retry import send
-from tinker_ray.wire import json_codec
+from tinker_ray.wire import json_value
 from tinker_ray.wire.codec import JSON, Body
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def json_body(endpoint: Endpoint, body: Mapping[str, Any] | None) -> Body:
     fields = {key: value for key, value in (body or {}).items() if value is not None}
     if endpoint.type_name is not None:
         fields["type"] = endpoint.type_name
-    return Body(json_codec.dumps(fields, endpoint.path), JSON)
+    return Body(json_value.dumps(fields, endpoint.path), JSON)
 
 
 def validate(response: Response, answer: type[R]) -> R:
@@ -126,7 +126,7 @@ def validate(response: Response, answer: type[R]) -> R:
         APIResponseValidationError: It does not fit.
     """
     try:
-        return answer.model_validate(json_codec.loads(response.content))
+        return answer.model_validate(json_value.loads(response.content))
     except (ValidationError, WireFormatError) as error:
         message = f"the service's answer is not a {answer.__name__}: {error}"
         excerpt = response.content[:2000].decode(errors="replace")

@@ -19,7 +19,7 @@ from tinker_ray.types import (
     SaveWeightsForSamplerResponse,
     SaveWeightsResponse,
 )
-from tinker_ray.wire import codec, endpoint, json_codec
+from tinker_ray.wire import codec, endpoint, json_value
 from tinker_ray.wire.request import ForwardBackwardRequest
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def encode(operation: Operation, model_id: str, *, protobuf: bool) -> Encoded:
     body = {"model_id": model_id, "seq_id": operation.seq, **fields}
     body = {key: value for key, value in body.items() if value is not None}
     body["type"] = route.type_name
-    return Encoded(route, codec.Body(json_codec.dumps(body, route.path), codec.JSON), result)
+    return Encoded(route, codec.Body(json_value.dumps(body, route.path), codec.JSON), result)
 
 
 def _encode_forward_backward(

@@ -15,7 +15,7 @@ from tinker_ray.errors import APIConnectionError, RequestFailedError, RetryableE
 from tinker_ray.telemetry.carrier import inject
 from tinker_ray.telemetry.trace import recording
 from tinker_ray.transport.message import Request
-from tinker_ray.wire import json_codec, status
+from tinker_ray.wire import json_value, status
 from tinker_ray.wire.codec import JSON, PROTOBUF, is_protobuf
 from tinker_ray.wire.endpoint import RETRIEVE_FUTURE
 
@@ -111,7 +111,7 @@ def _poll(
         headers["X-Tinker-Create-Promise-Roundtrip-Time"] = f"{promise.roundtrip_s:.6f}"
     if recording():
         headers |= inject()
-    content = json_codec.dumps({"request_id": promise.request_id, "allow_metadata_only": False})
+    content = json_value.dumps({"request_id": promise.request_id, "allow_metadata_only": False})
     request = Request(
         RETRIEVE_FUTURE,
         RETRIEVE_FUTURE.url_path(),
@@ -129,7 +129,7 @@ def _is_pending(response: Response, promise: Promise) -> bool:
     """
     if is_protobuf(response.content_type):
         return False
-    body = json_codec.loads(response.content)
+    body = json_value.loads(response.content)
     if body.get("type") == "try_again":
         return True
     if body.get("error") is not None:

@@ -123,9 +123,7 @@ class SamplingCore:
     def _window(self, session_id: str, retry: RetryConfig) -> _Window:
         key = (session_id, retry)
         if key not in self._windows:
-            self._windows[key] = _Window(
-                self._link, retry, retry.max_connections or self._max_samples
-            )
+            self._windows[key] = _Window(retry, retry.max_connections or self._max_samples)
         return self._windows[key]
 
     async def _until_answered(self, request: SampleRequest, retry: RetryConfig) -> SampleResponse:
@@ -165,13 +163,15 @@ class SamplingCore:
 
 
 class _Window:
-    """The samples in flight of one sampling session, and whether any of them ever ends."""
+    """The samples in flight of one sampling session, and whether any of them ever ends.
 
-    def __init__(self, link: Link, retry: RetryConfig, width: int) -> None:
+    Patience is counted by the event loop's clock, on which its timeouts run.
+    """
+
+    def __init__(self, retry: RetryConfig, width: int) -> None:
         self.slots = asyncio.Semaphore(width)
-        self._link = link
         self._patience_s = retry.progress_timeout
-        self._last_progress = link.clock.now()
+        self._last_progress = 0.0
         self._running = 0
 
     async def watch(self, sample: Coroutine[Any, Any, SampleResponse]) -> SampleResponse:
@@ -180,18 +180,19 @@ class _Window:
         Raises:
             APIConnectionError: That has happened.
         """
+        loop = asyncio.get_running_loop()
         if self._running == 0:
-            self._last_progress = self._link.clock.now()
+            self._last_progress = loop.time()
         self._running += 1
         task = asyncio.ensure_future(sample)
         try:
             while not task.done():
-                left_s = self._last_progress + self._patience_s - self._link.clock.now()
+                left_s = self._last_progress + self._patience_s - loop.time()
                 if left_s <= 0:
                     message = f"no progress for {self._patience_s:g} s: requests appear to be stuck"
                     raise APIConnectionError(message)
                 await asyncio.wait({task}, timeout=left_s)
-            self._last_progress = self._link.clock.now()
+            self._last_progress = loop.time()
             return task.result()
         finally:
             self._running -= 1
