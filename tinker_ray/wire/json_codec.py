@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,47 +28,22 @@ from tinker_ray.types import (
     TopkLogprobs,
 )
 from tinker_ray.types.sampling import EMPTY_TOPK_LOGPROB
+from tinker_ray.wire.json_value import (
+    dumps,
+    floats,
+    indices,
+    ints,
+    loads,
+    optional,
+    required,
+    typed,
+)
 from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tinker_ray.types import ModelInputChunk
-
-_INT32 = np.iinfo(np.int32)
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-def dumps(value: object, where: str = "") -> bytes:
-    """Encode as compact JSON.
-
-    Raises:
-        WireFormatError: There is something that JSON does not have, such as NaN or an infinity.
-    """
-    try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError) as error:
-        raise WireFormatError(f"JSON cannot carry this: {error}", field=where) from error
-
-
-def loads(content: bytes, where: str = "body") -> dict[str, Any]:
-    """Decode a JSON object.
-
-    Raises:
-        WireFormatError: The bytes are not a JSON object.
-    """
-    try:
-        value = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise WireFormatError(f"not JSON: {error}", field=where) from error
-    body: dict[str, Any] = _typed(value, dict, where)
-    return body
-
-
-def _refuse_constant(name: str) -> float:
-    message = f"{name} is no JSON"
-    raise ValueError(message)
-
 
 # --- training batches ---------------------------------------------------------------------------
 
@@ -126,27 +99,27 @@ def decode_forward_backward(content: bytes) -> ForwardBackwardRequest:
     body = loads(content)
     forward_only = body.get("forward_input") is not None
     where = "forward_input" if forward_only else "forward_backward_input"
-    batch = _field(body, where, dict)
-    data = _field(batch, "data", list, where)
-    config = _optional(batch, "loss_fn_config", dict, where) or {}
+    batch = required(body, where, dict)
+    data = required(batch, "data", list, where)
+    config = optional(batch, "loss_fn_config", dict, where) or {}
     for key, value in config.items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise WireFormatError(
                 f"not a number or a text: {value!r}", field=f"{where}.loss_fn_config.{key}"
             )
     return ForwardBackwardRequest(
-        model_id=_field(body, "model_id", str),
-        seq_id=_optional(body, "seq_id", int),
+        model_id=required(body, "model_id", str),
+        seq_id=optional(body, "seq_id", int),
         data=[_datum_from_json(datum, f"{where}.data[{i}]") for i, datum in enumerate(data)],
-        loss_fn=_field(batch, "loss_fn", str, where),
+        loss_fn=required(batch, "loss_fn", str, where),
         loss_fn_config=config,
         forward_only=forward_only,
     )
 
 
 def _datum_from_json(value: object, where: str) -> Datum:
-    fields = _typed(value, dict, where)
-    inputs = _field(fields, "loss_fn_inputs", dict, where)
+    fields = typed(value, dict, where)
+    inputs = required(fields, "loss_fn_inputs", dict, where)
     return Datum(
         model_input_from_json(fields.get("model_input"), f"{where}.model_input"),
         {key: _tensor_from_json(t, f"{where}.loss_fn_inputs.{key}") for key, t in inputs.items()},
@@ -159,46 +132,44 @@ def model_input_from_json(value: object, where: str) -> ModelInput:
     Raises:
         WireFormatError: It is not one.
     """
-    chunks = _field(_typed(value, dict, where), "chunks", list, where)
+    chunks = required(typed(value, dict, where), "chunks", list, where)
     return ModelInput([_chunk_from_json(c, f"{where}.chunks[{i}]") for i, c in enumerate(chunks)])
 
 
 def _chunk_from_json(value: object, where: str) -> ModelInputChunk:
-    fields = _typed(value, dict, where)
+    fields = typed(value, dict, where)
     if "tokens" in fields:
-        return EncodedTextChunk(_ints(fields["tokens"], f"{where}.tokens"))
+        return EncodedTextChunk(ints(fields["tokens"], f"{where}.tokens"))
     if "data" not in fields and "location" not in fields:
         raise WireFormatError("a chunk has tokens, data or location", field=where)
     image_format = fields.get("format")
     if image_format not in {"png", "jpeg"}:
         raise WireFormatError(f"unknown image format {image_format!r}", field=f"{where}.format")
-    expected = _optional(fields, "expected_tokens", int, where)
+    expected = optional(fields, "expected_tokens", int, where)
     if "location" in fields:
         return ImageAssetPointerChunk(
-            _field(fields, "location", str, where), image_format, expected
+            required(fields, "location", str, where), image_format, expected
         )
     try:
-        data = base64.b64decode(_field(fields, "data", str, where), validate=True)
+        data = base64.b64decode(required(fields, "data", str, where), validate=True)
     except binascii.Error as error:
         raise WireFormatError(f"not base64: {error}", field=f"{where}.data") from error
     return ImageChunk(data, image_format, expected)
 
 
 def _tensor_from_json(value: object, where: str) -> TensorData:
-    fields = _typed(value, dict, where)
+    fields = typed(value, dict, where)
     dtype = fields.get("dtype")
     if dtype not in {"int64", "float32"}:
         raise WireFormatError(
             f"unknown dtype {dtype!r}: use int64 or float32", field=f"{where}.dtype"
         )
-    data = _field(fields, "data", list, where)
-    shape = _indices(fields, "shape", where)
-    crow = _indices(fields, "sparse_crow_indices", where)
-    col = _indices(fields, "sparse_col_indices", where)
+    data = required(fields, "data", list, where)
+    shape = indices(fields, "shape", where)
+    crow = indices(fields, "sparse_crow_indices", where)
+    col = indices(fields, "sparse_col_indices", where)
     values = (
-        _ints(data, f"{where}.data", np.int64)
-        if dtype == "int64"
-        else _floats(data, f"{where}.data")
+        ints(data, f"{where}.data", np.int64) if dtype == "int64" else floats(data, f"{where}.data")
     )
     try:
         return TensorData(values, dtype, shape, crow, col)
@@ -228,18 +199,18 @@ def decode_output(content: bytes) -> ForwardBackwardOutput:
     """Decode a result."""
     body = loads(content)
     outputs = [
-        _typed(item, dict, f"loss_fn_outputs[{index}]")
-        for index, item in enumerate(_field(body, "loss_fn_outputs", list))
+        typed(item, dict, f"loss_fn_outputs[{index}]")
+        for index, item in enumerate(required(body, "loss_fn_outputs", list))
     ]
     return ForwardBackwardOutput(
-        loss_fn_output_type=_field(body, "loss_fn_output_type", str),
+        loss_fn_output_type=required(body, "loss_fn_output_type", str),
         loss_fn_outputs=[
             {key: _tensor_from_json(t, f"loss_fn_outputs[{i}].{key}") for key, t in item.items()}
             for i, item in enumerate(outputs)
         ],
         metrics={
-            key: _typed(value, int | float, f"metrics.{key}")
-            for key, value in _field(body, "metrics", dict).items()
+            key: typed(value, int | float, f"metrics.{key}")
+            for key, value in required(body, "metrics", dict).items()
         },
     )
 
@@ -267,17 +238,17 @@ def encode_sample(request: SampleRequest) -> bytes:
 def decode_sample(content: bytes) -> SampleRequest:
     """Decode a sampling request."""
     body = loads(content)
-    num_samples = _optional(body, "num_samples", int)
+    num_samples = optional(body, "num_samples", int)
     return SampleRequest(
         prompt=model_input_from_json(body.get("prompt"), "prompt"),
-        sampling_params=_sampling_params(_optional(body, "sampling_params", dict) or {}),
+        sampling_params=_sampling_params(optional(body, "sampling_params", dict) or {}),
         num_samples=1 if num_samples is None else num_samples,
-        sampling_session_id=_optional(body, "sampling_session_id", str),
-        seq_id=_optional(body, "seq_id", int),
-        base_model=_optional(body, "base_model", str),
-        model_path=_optional(body, "model_path", str),
-        prompt_logprobs=bool(_optional(body, "prompt_logprobs", bool)),
-        topk_prompt_logprobs=_optional(body, "topk_prompt_logprobs", int) or 0,
+        sampling_session_id=optional(body, "sampling_session_id", str),
+        seq_id=optional(body, "seq_id", int),
+        base_model=optional(body, "base_model", str),
+        model_path=optional(body, "model_path", str),
+        prompt_logprobs=bool(optional(body, "prompt_logprobs", bool)),
+        topk_prompt_logprobs=optional(body, "topk_prompt_logprobs", int) or 0,
     )
 
 
@@ -316,16 +287,16 @@ def decode_sample_response(content: bytes, sequence_ids: Sequence[str]) -> Sampl
     """Decode what was sampled."""
     body = loads(content)
     sequences = [
-        _sequence(_typed(item, dict, f"sequences[{i}]"), i, sequence_ids)
-        for i, item in enumerate(_field(body, "sequences", list))
+        _sequence(typed(item, dict, f"sequences[{i}]"), i, sequence_ids)
+        for i, item in enumerate(required(body, "sequences", list))
     ]
-    prompt_logprobs = _optional(body, "prompt_logprobs", list)
-    topk = _optional(body, "topk_prompt_logprobs", list)
+    prompt_logprobs = optional(body, "prompt_logprobs", list)
+    topk = optional(body, "topk_prompt_logprobs", list)
     return SampleResponse(
         sequences=sequences,
         prompt_logprobs_np=None
         if prompt_logprobs is None
-        else _floats([np.nan if v is None else v for v in prompt_logprobs], "prompt_logprobs"),
+        else floats([np.nan if v is None else v for v in prompt_logprobs], "prompt_logprobs"),
         topk_prompt_logprobs_np=None if topk is None else _topk(topk),
     )
 
@@ -335,11 +306,11 @@ def _sequence(fields: dict[str, Any], index: int, sequence_ids: Sequence[str]) -
     reason = fields.get("stop_reason")
     if reason not in {"stop", "length"}:
         raise WireFormatError(f"unknown stop reason {reason!r}", field=f"{where}.stop_reason")
-    logprobs = _optional(fields, "logprobs", list, where)
+    logprobs = optional(fields, "logprobs", list, where)
     return SampledSequence(
         stop_reason=reason,
-        tokens_np=_ints(fields.get("tokens"), f"{where}.tokens"),
-        logprobs_np=None if logprobs is None else _floats(logprobs, f"{where}.logprobs"),
+        tokens_np=ints(fields.get("tokens"), f"{where}.tokens"),
+        logprobs_np=None if logprobs is None else floats(logprobs, f"{where}.logprobs"),
         sequence_id=sequence_ids[index] if index < len(sequence_ids) else "",
     )
 
@@ -351,68 +322,13 @@ def _topk(rows: list[Any]) -> TopkLogprobs:
     logprobs = np.full((len(rows), k), EMPTY_TOPK_LOGPROB, dtype=np.float32)
     for index, row in enumerate(pairs):
         where = f"topk_prompt_logprobs[{index}]"
-        token_ids[index, : len(row)] = _ints([token for token, _ in row], where)
-        logprobs[index, : len(row)] = _floats([logprob for _, logprob in row], where)
+        token_ids[index, : len(row)] = ints([token for token, _ in row], where)
+        logprobs[index, : len(row)] = floats([logprob for _, logprob in row], where)
     return TopkLogprobs(token_ids, logprobs)
 
 
 def _pairs(row: object, where: str) -> list[Any]:
-    pairs: list[Any] = [] if row is None else _typed(row, list, where)
+    pairs: list[Any] = [] if row is None else typed(row, list, where)
     if any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):  # noqa: PLR2004
         raise WireFormatError("expected [token_id, logprob] pairs", field=where)
     return pairs
-
-
-# --- parts --------------------------------------------------------------------------------------
-
-
-def _typed(value: Any, kind: type | UnionType, where: str) -> Any:  # noqa: ANN401 - JSON has no types
-    wrong = not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))
-    if wrong:
-        got = "nothing" if value is None else f"a {type(value).__name__}"
-        wanted = kind.__name__ if isinstance(kind, type) else str(kind)
-        raise WireFormatError(f"expected {wanted}, got {got}", field=where)
-    return value
-
-
-def _path(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _field(fields: Mapping[str, Any], key: str, kind: type, where: str = "") -> Any:  # noqa: ANN401
-    return _typed(fields.get(key), kind, _path(where, key))
-
-
-def _optional(fields: Mapping[str, Any], key: str, kind: type, where: str = "") -> Any:  # noqa: ANN401
-    value = fields.get(key)
-    return None if value is None else _typed(value, kind, _path(where, key))
-
-
-def _ints(
-    value: object, where: str, dtype: type[np.signedinteger] = np.int32
-) -> np.ndarray[Any, Any]:
-    numbers = _typed(value, list, where)
-    if not set(map(type, numbers)) <= {int}:
-        raise WireFormatError("expected a list of integers", field=where)
-    limits = _INT32 if dtype is np.int32 else np.iinfo(np.int64)
-    if numbers and not (limits.min <= min(numbers) and max(numbers) <= limits.max):
-        raise WireFormatError(f"integers outside {limits.dtype}", field=where)
-    return np.array(numbers, dtype=dtype)
-
-
-def _indices(fields: Mapping[str, Any], key: str, where: str) -> list[int] | None:
-    value = fields.get(key)
-    return None if value is None else _ints(value, _path(where, key), np.int64).tolist()
-
-
-def _floats(value: object, where: str) -> np.ndarray[Any, Any]:
-    numbers = _typed(value, list, where)
-    if not set(map(type, numbers)) <= {int, float}:
-        raise WireFormatError("expected a list of numbers", field=where)
-    try:
-        wide = np.array(numbers, dtype=np.float64)
-    except OverflowError as error:
-        raise WireFormatError("a number does not fit float32", field=where) from error
-    if bool(np.any(np.abs(wide) > _FLOAT32_MAX)):
-        raise WireFormatError("a number does not fit float32", field=where)
-    return wide.astype(np.float32)

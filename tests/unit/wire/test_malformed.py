@@ -21,7 +21,7 @@ from tinker_ray.types import (
     SampleResponse,
     TensorData,
 )
-from tinker_ray.wire import codec, json_codec
+from tinker_ray.wire import codec, json_value
 from tinker_ray.wire import tinker_public_pb2 as pb
 from tinker_ray.wire.request import ForwardBackwardRequest
 
@@ -237,7 +237,7 @@ def test_sequence_ids_that_do_not_match_the_sequences_are_refused() -> None:
 )
 def test_what_is_no_json_is_refused(content: bytes) -> None:
     with pytest.raises(WireFormatError) as caught:
-        json_codec.loads(content)
+        json_value.loads(content)
     assert "body" == caught.value.field
 
 
@@ -257,7 +257,7 @@ def test_json_carries_no_number_that_it_does_not_have(value: float) -> None:
 
 def test_json_carries_no_objects() -> None:
     with pytest.raises(WireFormatError, match="here: JSON cannot carry this"):
-        json_codec.dumps({"a": object()}, "here")
+        json_value.dumps({"a": object()}, "here")
 
 
 # --- protobuf -----------------------------------------------------------------------------------

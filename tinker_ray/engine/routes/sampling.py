@@ -13,7 +13,7 @@ from tinker_ray.engine.row import SamplerRow
 from tinker_ray.engine.schema import CreateSamplingSessionRequest, JoinSamplingSessionRequest
 from tinker_ray.engine.validate import unsupported_sample_keys
 from tinker_ray.types import GetSamplerResponse
-from tinker_ray.wire import codec, json_codec
+from tinker_ray.wire import codec, json_value
 
 router = APIRouter()
 
@@ -58,7 +58,7 @@ async def join_sampling_session(body: JoinSamplingSessionRequest, request: Reque
 async def asample(request: Request) -> Response:
     """Accept a sampling request."""
     content = await plain_body(request)
-    unsupported_sample_keys(json_codec.loads(content))
+    unsupported_sample_keys(json_value.loads(content))
     sample = codec.decode_sample(content)
     promise = await host_of(request).sampling.accept(sample, content)
     ids = [f"{promise.request_id}/{index}" for index in range(sample.num_samples)]
