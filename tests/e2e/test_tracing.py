@@ -37,12 +37,14 @@ raise SystemExit(launch(lambda: load(None, settings), mode="cluster"))
 """
 
 
-def _environment(collector: Collector) -> dict[str, str]:
-    return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "TINKER_API_KEY": "tml-a-key-that-no-span-may-hold",
-    }
+def _run(code: str, collector: Collector, cwd: Path) -> None:
+    command.run(
+        "-c",
+        code,
+        cwd=cwd,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        TINKER_API_KEY="tml-a-key-that-no-span-may-hold",
+    )
 
 
 def _where(spans: list[CollectedSpan], name: str) -> set[str]:
@@ -52,7 +54,7 @@ def _where(spans: list[CollectedSpan], name: str) -> set[str]:
 def _ancestors(span: CollectedSpan, spans: list[CollectedSpan]) -> list[str]:
     """The names above a span, nearest first; ends with '?' if a parent is missing."""
     by_id = {other.span_id: other for other in spans}
-    above = []
+    above: list[str] = []
     while span.parent_id:
         if span.parent_id not in by_id:
             return [*above, "?"]
@@ -63,7 +65,7 @@ def _ancestors(span: CollectedSpan, spans: list[CollectedSpan]) -> list[str]:
 
 def test_one_trace_joins_driver_actors_http_and_engine(tmp_path: Path) -> None:
     with Collector() as collector:
-        command.run("-c", STEP, cwd=tmp_path, **_environment(collector))
+        _run(STEP, collector, tmp_path)
         assert collector.wait_for([names.TRAIN_STEP, names.ENGINE_TRAIN, names.ENGINE_SAMPLE])
         assert command.survivors(tmp_path) == []
         (root,) = collector.named(names.TRAIN_STEP)
@@ -93,7 +95,7 @@ def test_one_trace_joins_driver_actors_http_and_engine(tmp_path: Path) -> None:
 
 def test_the_trace_of_a_group_reaches_from_the_driver_into_the_engine(tmp_path: Path) -> None:
     with Collector() as collector:
-        command.run("-c", RUN, cwd=tmp_path, **_environment(collector))
+        _run(RUN, collector, tmp_path)
         assert collector.wait_for([names.ROLLOUT_GROUP, names.TRAIN_STEP, names.ENGINE_SAMPLE])
         groups = collector.named(names.ROLLOUT_GROUP)
         spans = collector.spans
