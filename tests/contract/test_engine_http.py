@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 import pytest
 import zstandard
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.fakes import engine as fakes
 from tests.fakes.engine import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, EngineClient, batch, sample_body
@@ -21,6 +23,7 @@ from tinker_ray.engine.host import Host, HostSettings
 from tinker_ray.engine.sampler import Sampler
 from tinker_ray.engine.served_model import ServedModel
 from tinker_ray.engine.trainer import Trainer
+from tinker_ray.telemetry import export, names
 from tinker_ray.types import Datum, ModelInput, TensorData
 from tinker_ray.wire import codec
 from tinker_ray.wire.request import ForwardBackwardRequest
@@ -168,6 +171,26 @@ async def test_an_unexpected_error_is_a_500_with_an_id(
     answer = await client.get("sessions", status=500)
     assert answer["error_id"] in caplog.text
     assert len(caplog.records) == 1
+
+
+async def test_a_trace_goes_on_through_queue_and_execution(client: EngineClient) -> None:
+    model_id, sampler_id = await client.create_model(), await client.sampler()
+    exporter = InMemorySpanExporter()
+    export.install("engine", SimpleSpanProcessor(exporter))
+    trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    client.http.headers["traceparent"] = f"00-{trace_id}-{span_id}-01"
+    await client.result(await train(client, model_id, 1))
+    await client.result(await client.post("asample", sample_body(sampler_id)))
+    export.stop()
+    spans = [json.loads(span.to_json()) for span in exporter.get_finished_spans()]
+    assert {span["context"]["trace_id"] for span in spans} == {f"0x{trace_id}"}
+    requests = [span for span in spans if span["name"] == names.ENGINE_REQUEST]
+    assert {span["parent_id"] for span in requests} == {f"0x{span_id}"}
+    ids = {span["attributes"][names.HTTP_ROUTE]: span["context"]["span_id"] for span in requests}
+    parents = {span["name"]: span["parent_id"] for span in spans}
+    assert parents[names.ENGINE_QUEUE] == ids["/api/v1/forward_backward"]
+    assert parents[names.ENGINE_TRAIN] == ids["/api/v1/forward_backward"]
+    assert parents[names.ENGINE_SAMPLE] == ids["/api/v1/asample"]
 
 
 # ------------------------------------------------------------------------------------- sessions

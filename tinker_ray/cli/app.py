@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from tinker_ray.cli import serve, version
+from tinker_ray.cli import serve, train, version
 from tinker_ray.errors import TinkerError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, version):
+for command in (serve, train, version):
     command.register(app)
 
 

@@ -89,9 +89,18 @@ class Gate:
                 await self._app(scope, receive, send_and_note)
             except Exception:  # the border of a request; the app has answered it
                 _logger.exception("a request failed (error %s)", error_id)
-            route = scope.get("route")
-            current.set_attribute(names.HTTP_ROUTE, getattr(route, "path", ""))
+            current.set_attribute(names.HTTP_ROUTE, _route(scope))
             current.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, status_code)
+
+
+def _route(scope: Scope) -> str:
+    """Name the endpoint that a request came to, with its parameters' names in place of values."""
+    if "endpoint" not in scope:
+        return ""
+    route: str = scope["path"]
+    for name, value in scope.get("path_params", {}).items():
+        route = route.replace(f"/{value}", f"/{{{name}}}")
+    return route
 
 
 async def _answer(send: Send, status_code: int, value: dict[str, str]) -> None:

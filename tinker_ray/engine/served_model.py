@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import transformers.utils.logging
+
 from tinker_ray.engine import tiny_adder
 from tinker_ray.engine.base_model import BaseModel
 from tinker_ray.engine.sampler import Sampler
@@ -38,6 +40,7 @@ class ServedModel:
         Raises:
             EngineError: The folder does not hold a model that the engine can run.
         """
+        transformers.utils.logging.disable_progress_bar()
         base = BaseModel.load(name, directory)
         shipped = name == tiny_adder.NAME and directory == tiny_adder.directory()
         return cls(

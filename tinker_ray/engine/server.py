@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STATE_FILE = "engine.json"
 LOCK_FILE = "engine.lock"
 _SWITCH_INTERVAL_S = 0.001
+_EXPORT_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def serve(options: ServeOptions) -> None:
         gc.freeze()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             is_idle = runner.run(_run(options, models, listener))
-        export.stop()
+        export.stop(_EXPORT_TIMEOUT_S)
         if not is_idle:  # a thread is deep in a computation: it ends with the process
             os._exit(0)
 

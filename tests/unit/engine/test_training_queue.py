@@ -83,7 +83,8 @@ def test_only_items_make_a_gap() -> None:
 
 
 async def test_operations_run_one_at_a_time_in_order() -> None:
-    queue, story = TrainingQueue(gap_timeout_s=60), []
+    queue = TrainingQueue(gap_timeout_s=60)
+    story: list[object] = []
     gate = asyncio.Event()
     steps = {seq: Step(seq, story, gate if seq == 1 else None) for seq in (3, 1, 2)}
     for seq, step in steps.items():
@@ -95,7 +96,8 @@ async def test_operations_run_one_at_a_time_in_order() -> None:
 
 
 async def test_operations_without_a_number_run_as_they_arrive() -> None:
-    queue, story = TrainingQueue(gap_timeout_s=60), []
+    queue = TrainingQueue(gap_timeout_s=60)
+    story: list[object] = []
     steps = [Step(name, story) for name in "abc"]
     for step in steps:
         queue.submit(None, step)
@@ -104,7 +106,8 @@ async def test_operations_without_a_number_run_as_they_arrive() -> None:
 
 
 async def test_a_held_operation_does_not_hold_one_without_a_number() -> None:
-    queue, story = TrainingQueue(gap_timeout_s=60), []
+    queue = TrainingQueue(gap_timeout_s=60)
+    story: list[object] = []
     queue.submit(2, Step(2, story))
     free = Step("free", story)
     queue.submit(None, free)
@@ -114,7 +117,8 @@ async def test_a_held_operation_does_not_hold_one_without_a_number() -> None:
 
 
 async def test_a_gap_that_does_not_close_fails_what_waits_and_the_queue_goes_on() -> None:
-    queue, story = TrainingQueue(gap_timeout_s=0.01), []
+    queue = TrainingQueue(gap_timeout_s=0.01)
+    story: list[object] = []
     held, later = Step(3, story), Step(4, story)
     queue.submit(1, Step(1, story))
     queue.submit(3, held)
@@ -127,7 +131,8 @@ async def test_a_gap_that_does_not_close_fails_what_waits_and_the_queue_goes_on(
 
 
 async def test_a_gap_that_closes_in_time_fails_nothing() -> None:
-    queue, story = TrainingQueue(gap_timeout_s=60), []
+    queue = TrainingQueue(gap_timeout_s=60)
+    story: list[object] = []
     last = Step(2, story)
     queue.submit(2, last)
     queue.skip(1)
