@@ -102,7 +102,8 @@ class Shell:
         if self._actor is not None:
             closing = asyncio.run_coroutine_threadsafe(self._actor.aclose(), self._loop)
             try:
-                await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await asyncio.wrap_future(closing)
             except TimeoutError:
                 logger.warning("%r did not close within %g s", self._actor, CLOSE_S)
         await asyncio.to_thread(export.flush)

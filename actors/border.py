@@ -1,4 +1,4 @@
-"""What may cross from one process to another: errors as plain values of classes that both sides know."""
+"""What may cross from one process to another: errors of classes that both sides know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process's connection to Ray: attached to a cluster, or to one that is started on this machine.
+"""This process's connection to Ray: to a cluster, or to one that is started on this machine.
 
 Imports Ray only when it is needed.
 """
@@ -35,8 +35,8 @@ def connect(address: str | None = None, **options: Any) -> None:  # noqa: ANN401
     """Connect to Ray, unless this process is connected already.
 
     Args:
-        address: A cluster; None takes that of ``RAY_ADDRESS``, which is set in a Ray job too, and if
-            there is none starts Ray on this machine.
+        address: A cluster; None takes that of ``RAY_ADDRESS``, which is set in a Ray job too, and
+            if there is none starts Ray on this machine.
         options: Further arguments for ``ray.init``.
 
     Raises:
@@ -59,9 +59,9 @@ def connect(address: str | None = None, **options: Any) -> None:  # noqa: ANN401
         ray.init(address or "local", **(chosen | options))
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         message = (
-            f"Ray at {address or 'this machine'} cannot be reached: {error}. If the cluster asks for a "
-            "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its token's file, as where it "
-            "was started; else set RAY_AUTH_MODE=disabled"
+            f"Ray at {address or 'this machine'} cannot be reached: {error}. If the cluster asks "
+            "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its token's file, as "
+            "where it was started; else set RAY_AUTH_MODE=disabled"
         )
         raise ConfigurationError(message) from error
     _Connection.made_here, _Connection.started_here = True, starts

@@ -1,7 +1,7 @@
 """The sampling core as an actor hosts it: on leased permits, with numbers that no other host uses.
 
-Knows nothing of Ray. Invariant: every sample ends, if need be with an error when the permit ledger has
-been silent for too long.
+Knows nothing of Ray. Invariant: every sample ends, if need be with an error when the permit ledger
+has been silent for too long.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from actors.lease_keeper import HolderInfo, LeaseKeeper
 from tinker_ray.core.sampling import SamplingCore
+from tinker_ray.errors import StaleHandleError, TinkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
-    from tinker_ray.errors import ActorLostError
     from tinker_ray.types import RetryConfig, SampleResponse
     from tinker_ray.wire.request import SampleRequest
 
@@ -42,7 +42,7 @@ class HostedSampling:
         ConfigurationError: This process has no API key.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the host's identity
         self,
         service: ServiceSpec,
         ledger: Ledger,
@@ -71,7 +71,7 @@ class HostedSampling:
             max_samples=flags.max_samples,
         )
         self._running: set[asyncio.Task[SampleResponse]] = set()
-        self._lost: ActorLostError | None = None
+        self._failure: TinkerError | None = None
         self.keeper.start()
 
     def __repr__(self) -> str:
@@ -88,14 +88,15 @@ class HostedSampling:
 
         Raises:
             ActorLostError: The permit ledger has been silent for too long.
+            StaleHandleError: This was closed.
             TinkerError: The request was refused, failed or lost.
         """
         task = asyncio.ensure_future(self.core.sample(request, retry, carrier))
         self._running.add(task)
         try:
             await asyncio.wait({task})
-            if task.cancelled() and self._lost is not None:
-                raise self._lost
+            if task.cancelled() and self._failure is not None:
+                raise self._failure
             return task.result()
         finally:
             self._running.discard(task)
@@ -103,12 +104,11 @@ class HostedSampling:
 
     async def aclose(self) -> None:
         """Give the permits back and close the connections; idempotent."""
-        for task in self._running:
-            task.cancel()
+        self._fail(StaleHandleError("sampling was closed while the sample was under way"))
         await self.keeper.aclose()
         await self._link.aclose()
 
-    def _fail(self, error: ActorLostError) -> None:
-        self._lost = error
+    def _fail(self, error: TinkerError) -> None:
+        self._failure = error
         for task in self._running:
             task.cancel()

@@ -1,4 +1,4 @@
-"""A process's leased permits, kept up to date with the session's ledger while samples are dispatched.
+"""A process's leased permits, kept up to date with the session's ledger while samples are sent.
 
 The decisions are those of :class:`tinker_ray.limits.Lease`; this carries its messages. Nothing is
 dispatched under a lease that has run out, because every permit is taken from the lease itself.
@@ -220,7 +220,8 @@ class LeaseKeeper:
         claim = self.lease.poll(self._clock.now(), 0)
         if claim is not None:
             with contextlib.suppress(TinkerError, TimeoutError):
-                await asyncio.wait_for(self._ledger.claim(claim), FAREWELL_S)
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._ledger.claim(claim)
         await self.admission.aclose()
 
     def _turn(self) -> None:

@@ -1,12 +1,13 @@
-"""Groups of environments on the cluster, with the sampling core in the same process: no hop per sample.
+"""Groups of environments on the cluster, with the sampling core in the same process.
 
-Knows nothing of Ray. Environments run on an event loop of their own, so that slow ones delay neither the
-samples of others nor the renewal of permits.
+So a sample takes no hop. Knows nothing of Ray. Environments run on an event loop of their own, so
+that slow ones delay neither the samples of others nor the renewal of permits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
 
 T = TypeVar("T")
+
+CLOSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +97,24 @@ class EnvLoop:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def aclose(self) -> None:
-        """Cancel what runs and end the thread; idempotent."""
+        """Cancel what runs and end the thread, unless an environment blocks it; idempotent."""
         if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.run(self._cancel_all())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            await asyncio.to_thread(self._thread.join, 1.0)
+
+    @staticmethod
+    async def _cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.close()
+        self._loop.run_forever()
+        self._loop.close()
 
 
 async def at_once(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:

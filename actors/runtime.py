@@ -1,7 +1,7 @@
 """A session on the cluster: the same operations as :class:`tinker_ray.core.runtime.LocalRuntime`.
 
-Owns the actors of its session, whose names hold the session's id, so that any number of runtimes fit into
-one cluster. Invariant: the actors end with the runtime, and with its process at the latest.
+Owns the actors of its session, whose names hold the session's id, so that any number of runtimes
+fit into one cluster. Invariant: the actors end with the runtime, at the latest with its process.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors import binding
-from actors.handles import (
-    CheckpointHandle,
-    Patience,
-    RemoteActor,
-    RolloutHandle,
-    SamplerPoolHandle,
-    SessionHandle,
-    TrainingHandle,
-)
+from actors.handles.checkpoint import CheckpointHandle
+from actors.handles.remote import Patience, RemoteActor
+from actors.handles.rollout import RolloutHandle
+from actors.handles.sampler import SamplerPoolHandle
+from actors.handles.session import SessionHandle
+from actors.handles.training import TrainingHandle
 from actors.service import ServiceSpec, is_loopback
 from tinker_ray.config import telemetry_environment
 from tinker_ray.core.link import Link
@@ -191,7 +188,8 @@ class ClusterRuntime:
     async def _finish(self, reason: str, detail: str | None) -> None:
         try:
             try:
-                await asyncio.wait_for(self.session.finish(reason, detail), FINISH_S)
+                async with asyncio.timeout(FINISH_S):
+                    await self.session.finish(reason, detail)
             except (ActorLostError, ConfigurationError):
                 await self._finish_from_here(reason, detail)
         except (APIError, TimeoutError) as error:
@@ -202,7 +200,8 @@ class ClusterRuntime:
         link = Link(HttpTransport.from_settings(self._settings))
         try:
             session = SessionCore(link, self.session_id, self.flags)
-            await asyncio.wait_for(session.finish(reason, detail), FINISH_S)
+            async with asyncio.timeout(FINISH_S):
+                await session.finish(reason, detail)
         finally:
             await link.aclose()
 

@@ -1,7 +1,7 @@
 """Samples for callers anywhere on the cluster: batches in, results out in the order of completion.
 
-Knows nothing of Ray or of who calls. Invariant: a batch yields each of its samples exactly once, as a
-response or as an error.
+Knows nothing of Ray or of who calls. Invariant: a batch yields each of its samples exactly once, as
+a response or as an error.
 """
 
 from __future__ import annotations
@@ -73,13 +73,14 @@ class SamplerActor:
         return f"SamplerActor({self._sampling!r})"
 
     async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
-        """Draw the samples of a batch and yield them as they complete, several at once if they do."""
+        """Draw the samples of a batch and yield them as they complete."""
         start_ns = time.time_ns()
         done: Outcomes = []
         some_done = asyncio.Event()
 
         async def draw(number: int, item: SampleItem) -> None:
-            done.append((number, await self._outcome(item)))
+            outcome = await self._outcome(item)
+            done.append((number, outcome))
             some_done.set()
 
         tasks = [asyncio.create_task(draw(number, item)) for number, item in enumerate(batch)]

@@ -1,7 +1,7 @@
-"""How an actor reaches the service: small plain values that travel, and a link that each opens itself.
+"""How an actor reaches the service: plain values that travel, and a link that each opens itself.
 
-No secret travels. Every process reads the API key from its own environment; only an embedded engine on
-the loopback interface has a key that everybody knows.
+No secret travels. Every process reads the API key from its own environment; only an embedded engine
+on the loopback interface has a key that everybody knows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServiceSpec:
         base_url: The service.
         session_id: The session that everything belongs to.
         flags: What the service can do.
-        embedded: The service is an embedded engine on the loopback interface, which asks for no key.
+        embedded: It is an embedded engine on the loopback interface, which asks for no key.
     """
 
     base_url: str
@@ -60,8 +60,8 @@ class ServiceSpec:
         if settings.api_key is None:
             message = (
                 "a worker process of the Ray cluster has no API key: set TINKER_API_KEY in the "
-                "environment of every node before Ray is started there; a key that was passed in code "
-                "stays in the process that it was passed to"
+                "environment of every node before Ray is started there; a key that was passed in "
+                "code stays in the process that it was passed to"
             )
             raise ConfigurationError(message)
         return settings

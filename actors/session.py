@@ -1,8 +1,8 @@
 """The session of a run: one heartbeat, one permit ledger, one backoff for the whole cluster.
 
-Knows nothing of Ray. The session itself exists before this object and outlives a restart of it, because
-its id is an argument. Invariant: a restarted ledger grants nothing until the leases of its predecessor
-have run out.
+Knows nothing of Ray. The session itself exists before this object and outlives a restart of it,
+because its id is an argument. Invariant: a restarted ledger grants nothing until the leases of its
+predecessor have run out.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class SessionActor:
         if version == self._version and holder.grant is None:
             holder.news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(holder.news.wait(), LISTEN_S)
+                async with asyncio.timeout(LISTEN_S):
+                    await holder.news.wait()
         now = holder.heard_at = self._clock.now()
         grant, holder.grant = holder.grant, None
         return News(self._version, self._backoff.notice(now), grant)

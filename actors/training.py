@@ -1,7 +1,7 @@
 """One model's training operations on the cluster.
 
-Knows nothing of Ray. The order is in the operations themselves: calls may arrive in any order and any
-number of times, see :class:`tinker_ray.core.training.TrainingCore`.
+Knows nothing of Ray. The order is in the operations themselves: calls may arrive in any order and
+any number of times, see :class:`tinker_ray.core.training.TrainingCore`.
 """
 
 from __future__ import annotations

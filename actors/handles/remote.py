@@ -1,8 +1,8 @@
 """An actor as its handles see it: calls that always end, in a value or in an error of ours.
 
-While answers are owed, the actor is asked from time to time whether it lives, because Ray leaves the
-callers of an actor waiting that cannot be reached or placed. A call whose outcome is unknown, because the
-actor died over it, is made again only if the handle says that this does no harm.
+While answers are owed, the actor is asked from time to time whether it lives, because Ray leaves
+the callers of an actor waiting that cannot be reached or placed. A call whose outcome is unknown,
+because the actor died over it, is made again only if the handle says that this does no harm.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class RemoteActor:
         return text
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
-        """End the actor's process, after letting it close by itself if there is time; idempotent."""
+        """End the actor's process, after letting it close by itself if there is time."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -202,7 +202,8 @@ class RemoteActor:
             return
         if drain_s:
             with contextlib.suppress(TimeoutError, RayError):
-                await asyncio.wait_for(self._actor.drain.remote(), drain_s)
+                async with asyncio.timeout(drain_s):
+                    await self._actor.drain.remote()
         actor, self._actor = self._actor, None
         if actor is not None:
             ray.kill(actor)
@@ -305,7 +306,8 @@ class RemoteActor:
 
     async def _lives(self) -> bool:
         try:
-            await asyncio.wait_for(self._handle().ping.remote(), self._patience.probe_s)
+            async with asyncio.timeout(self._patience.probe_s):
+                await self._handle().ping.remote()
         except (TimeoutError, RayError, _Lost) as error:
             return isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
         return True

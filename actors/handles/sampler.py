@@ -1,8 +1,9 @@
 """Samples drawn by a pool of sampler actors.
 
-Samples that are asked for in one tick of the event loop travel in one call per sampler. When a sampler
-dies, its samples are submitted again, as new attempts; whatever the old attempt may still yield is never
-read. Invariant: every sample ends once, and none is submitted more than ``MAX_ATTEMPTS`` times.
+Samples that are asked for in one tick of the event loop travel in one call per sampler. When a
+sampler dies, its samples are submitted again, as new attempts; whatever the old attempt may still
+yield is never read. Invariant: every sample ends once, and none is submitted more than
+``MAX_ATTEMPTS`` times.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.sampler import SampleItem
-from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import SampleRequest
 
 MAX_ATTEMPTS = 8
+PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
 LOCALITY = 32
 """How many samples more a sampler on one's own node may have in flight than one elsewhere."""
 DRAIN_S = 5.0
@@ -60,6 +63,7 @@ class SamplerPoolHandle:
     def __init__(self, remotes: Sequence[RemoteActor], node: str = "") -> None:
         self._samplers = [_Sampler(remote) for remote in remotes]
         self._node = node
+        self._open: set[_Sample] = set()
         self._waiting: list[_Sample] = []
         self._dispatch: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,32 +84,36 @@ class SamplerPoolHandle:
         """Draw samples.
 
         Raises:
-            ActorLostError: The samplers died over it again and again, or the pool is closed.
+            ActorLostError: The samplers died over it again and again.
+            StaleHandleError: The pool was closed.
             TinkerError: The request was refused, failed or lost.
         """
         item = SampleItem(request, retry, inject() if carrier is None else dict(carrier))
         sample = _Sample(item, asyncio.get_running_loop().create_future())
-        self._submit(sample)
-        return await sample.answer
+        self._open.add(sample)
+        try:
+            self._submit(sample)
+            return await sample.answer
+        finally:
+            self._open.discard(sample)
 
     async def aclose(self) -> None:
         """End the samplers; whoever waits gets an error. Idempotent."""
         self._closed = True
         if self._dispatch is not None:
             self._dispatch.cancel()
-        for sample in self._waiting:
-            _fail(sample, ActorLostError("the sampler pool was closed", actor="sampler"))
-        self._waiting.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sample in self._open:
+            _fail(sample, _closed())
         await asyncio.gather(
             *(sampler.remote.aclose(drain_s=DRAIN_S) for sampler in self._samplers)
         )
 
     def _submit(self, sample: _Sample) -> None:
         if self._closed:
-            _fail(sample, ActorLostError("the sampler pool was closed", actor="sampler"))
+            _fail(sample, _closed())
             return
         self._waiting.append(sample)
         if self._dispatch is None:
@@ -157,14 +165,9 @@ class SamplerPoolHandle:
         except TinkerError as error:
             for sample in left.values():
                 _fail(sample, error)
-            left.clear()
             return
         finally:
             sampler.in_flight -= len(left)
-            if self._closed:
-                lost = ActorLostError("the sampler pool was closed", actor=sampler.remote.name)
-                for sample in left.values():
-                    _fail(sample, lost)
         if left:
             await self._again(sampler, list(left.values()), reason)
 
@@ -173,7 +176,7 @@ class SamplerPoolHandle:
     ) -> None:
         sampler.losses_in_a_row += 1
         if len(self._samplers) == 1 or sampler.losses_in_a_row > 1:
-            await asyncio.sleep(min(0.1 * 2**sampler.losses_in_a_row, 2.0))
+            await asyncio.sleep(min(PAUSE_S * 2**sampler.losses_in_a_row, LONGEST_PAUSE_S))
         for sample in samples:
             if sample.attempt < MAX_ATTEMPTS:
                 self._submit(sample)
@@ -188,6 +191,10 @@ def _settle(left: dict[int, _Sample], outcomes: Outcomes) -> None:
             _fail(sample, outcome)
         elif not sample.answer.done():
             sample.answer.set_result(outcome)
+
+
+def _closed() -> StaleHandleError:
+    return StaleHandleError("the runtime was closed while the sample was under way")
 
 
 def _fail(sample: _Sample, error: Exception) -> None:

@@ -1,9 +1,9 @@
 """One model's training operations as a client holds them.
 
-Every operation is kept until it is acknowledged, and handed over again when the actor died over it: the
-actor and the service recognise its number. Invariant: at most ``WINDOW`` numbers lie between the oldest
-operation that is not acknowledged and the newest that was handed over, so that the one whose turn it is
-always finds room in the actor.
+Every operation is kept until it is acknowledged, and handed over again when the actor died over it:
+the actor and the service recognise its number. Invariant: at most ``WINDOW`` numbers lie between
+the oldest operation that is not acknowledged and the newest that was handed over, so that the one
+whose turn it is always finds room in the actor.
 """
 
 from __future__ import annotations

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.handles.rollout import RolloutHandle
+from actors.rollout import RolloutActor, SamplerRef
+from actors.session import SessionActor
+from tests.fakes.environment import CountingEnv, CountingGroup
+from tests.fakes.remote_actor import FakeRemote
+from tests.fakes.toy_service import ToyService, ToyTransport
+from tests.unit.actors.conftest import SERVICE
+from tinker_ray.core.link import Link
+from tinker_ray.errors import ActorLostError
+from tinker_ray.rollouts import Attempt, AttemptId, RolloutFailedError, RolloutParams
+from tinker_ray.types import RetryConfig
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from tinker_ray.rollouts import Action, Env, StepResult
+
+REFERENCE = SamplerRef("toy-1:sample:0")
+
+
+def attempt(number: int = 0, seed: int = 5) -> Attempt:
+    return Attempt(AttemptId(0, number), RolloutParams(max_tokens=3, seed=seed))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until something that happens in another thread has happened."""
+    for _ in range(1_000_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never happened")
+
+
+@asynccontextmanager
+async def rollout(toy: ToyService) -> AsyncIterator[RolloutActor]:
+    session = SessionActor(SERVICE, link=Link(ToyTransport(toy)))
+    actor = RolloutActor(SERVICE, session, link=Link(ToyTransport(toy)))
+    try:
+        yield actor
+    finally:
+        await actor.aclose()
+        await session.aclose()
+
+
+async def test_a_group_is_run_to_its_end(toy: ToyService) -> None:
+    async with rollout(toy) as actor:
+        group = await actor.run_group(
+            CountingGroup([1, 2], size=4, num_turns=3), REFERENCE, attempt()
+        )
+    assert [3, 3, 3, 3] == [len(trajectory.transitions) for trajectory in group.trajectories_G]
+
+
+async def test_the_same_seed_gives_the_same_group_again(toy: ToyService) -> None:
+    async with rollout(toy) as actor:
+        builder = CountingGroup([1, 2], size=3, num_turns=2)
+        groups = await asyncio.gather(
+            *(actor.run_group(builder, REFERENCE, attempt(number)) for number in range(2))
+        )
+    assert groups[0].get_total_rewards() == groups[1].get_total_rewards()
+
+
+async def test_an_environment_that_fails_is_told_in_a_portable_error(toy: ToyService) -> None:
+    async with rollout(toy) as actor:
+        with pytest.raises(RolloutFailedError, match="RuntimeError: broken") as caught:
+            await actor.run_group(
+                CountingGroup([1], error=RuntimeError("broken")), REFERENCE, attempt()
+            )
+    assert ("environment", "step") == (caught.value.kind, caught.value.stage)
+
+
+class BlockingEnv(CountingEnv):
+    """Computes without letting others run."""
+
+    async def step(self, action: Action) -> StepResult:
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            pass
+        return await super().step(action)
+
+
+@dataclass
+class BlockingGroup(CountingGroup):
+    async def make_envs(self) -> Sequence[Env]:
+        return [BlockingEnv(self.prompt)]
+
+
+async def test_an_environment_that_blocks_does_not_hold_up_the_actor(toy: ToyService) -> None:
+    async with rollout(toy) as actor:
+        running = asyncio.create_task(actor.run_group(BlockingGroup([1]), REFERENCE, attempt()))
+        ticks = 0
+        while not running.done():
+            await asyncio.sleep(0)
+            ticks += 1
+    assert ticks > 20
+
+
+async def test_cancelling_a_group_ends_its_environments(toy: ToyService) -> None:
+    toy.sample_s = 1000.0
+    async with rollout(toy) as actor:
+        builder = CountingGroup([1])
+        running = asyncio.create_task(actor.run_group(builder, REFERENCE, attempt()))
+        await until(lambda: bool(toy.sampled))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await until(lambda: builder.num_cleanups == 1)
+        assert running.cancelled()
+
+
+async def test_a_lost_actor_is_not_called_again() -> None:
+    class Nothing:
+        async def run_group(self, *_: object) -> None: ...
+
+    remote: Any = FakeRemote(Nothing, deaths=1)
+    handle = RolloutHandle(remote)
+    sampler: Any = REFERENCE
+    with pytest.raises(ActorLostError):
+        await handle.run_group(CountingGroup([1]), sampler, attempt())
+    assert remote.closed
+
+
+def test_a_sampling_client_travels_as_a_reference_and_other_samplers_as_they_are() -> None:
+    class Client:
+        sampling_session_id = "s"
+        retry_config = RetryConfig(max_connections=3)
+
+    assert SamplerRef("s", RetryConfig(max_connections=3)) == SamplerRef.of(Client())
+    other = object()
+    assert other is SamplerRef.of(other)

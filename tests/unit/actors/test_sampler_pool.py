@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.handles.sampler import MAX_ATTEMPTS, SamplerPoolHandle
+from tests.fakes.remote_actor import FakeRemote
+from tests.unit.actors.conftest import request
+from tinker_ray.errors import ActorLostError, BadRequestError, StaleHandleError
+from tinker_ray.types import SampleResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from actors.sampler import Outcomes, SampleItem
+
+
+UNLUCKY = 13
+
+
+class Echo:
+    """Yields one sample at a time; the seed comes back as cache hits."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+        seeds = [item.request.sampling_params.seed or 0 for item in batch]
+        self.batches.append(seeds)
+        for number, seed in enumerate(seeds):
+            await asyncio.sleep(0)
+            if seed == UNLUCKY:
+                yield [(number, BadRequestError("13", status_code=400))]
+            else:
+                yield [(number, SampleResponse([], prompt_cache_hit_tokens=seed))]
+
+
+def remotes(*names: str) -> list[Any]:
+    return [FakeRemote(Echo, name) for name in names]
+
+
+async def drawn(pool: SamplerPoolHandle, seeds: range) -> list[int]:
+    answers = await asyncio.gather(*(pool.sample(request(seed)) for seed in seeds))
+    return [answer.prompt_cache_hit_tokens for answer in answers]
+
+
+async def test_samples_of_one_tick_travel_in_one_call() -> None:
+    [remote] = remotes("a")
+    pool = SamplerPoolHandle([remote])
+    assert list(range(1, 9)) == await drawn(pool, range(1, 9))
+    assert [list(range(1, 9))] == remote.actor.batches
+
+
+async def test_samplers_share_the_samples() -> None:
+    first, second = remotes("a", "b")
+    pool = SamplerPoolHandle([first, second])
+    await drawn(pool, range(100, 120))
+    assert [10, 10] == [len(remote.actor.batches[0]) for remote in (first, second)]
+    await pool.aclose()
+
+
+async def test_an_error_reaches_only_whose_it_is() -> None:
+    pool = SamplerPoolHandle(remotes("a"))
+    answers = await asyncio.gather(
+        *(pool.sample(request(seed)) for seed in (12, 13, 14)), return_exceptions=True
+    )
+    assert [SampleResponse, BadRequestError, SampleResponse] == [type(item) for item in answers]
+
+
+async def test_samples_of_a_lost_sampler_are_drawn_elsewhere() -> None:
+    first, second = remotes("a", "b")
+    first.deaths = 1
+    pool = SamplerPoolHandle([first, second], node="here")
+    assert list(range(20, 40)) == await drawn(pool, range(20, 40))
+    assert 2 <= len(second.actor.batches)
+    await pool.aclose()
+
+
+async def test_a_sampler_that_always_dies_is_given_up_after_some_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [remote] = remotes("a")
+    remote.deaths = 10_000
+    pool = SamplerPoolHandle([remote])
+    monkeypatch.setattr("actors.handles.sampler.PAUSE_S", 0.0)
+    answers = await asyncio.gather(
+        *(pool.sample(request(seed)) for seed in range(20, 60)), return_exceptions=True
+    )
+    lost = [item for item in answers if isinstance(item, ActorLostError)]
+    assert MAX_ATTEMPTS == len(remote.calls)
+    assert (MAX_ATTEMPTS, 40 - MAX_ATTEMPTS) == (len(answers) - len(lost), len(lost))
+
+
+async def test_a_closed_pool_answers_everybody() -> None:
+    class Never(Echo):
+        async def sample_many(self, _: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+            await asyncio.get_running_loop().create_future()
+            yield []
+
+    pool = SamplerPoolHandle([FakeRemote(Never)])  # type: ignore[list-item]
+    waiting = asyncio.create_task(pool.sample(request(1)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await pool.aclose()
+    with pytest.raises(StaleHandleError):
+        await waiting
+    with pytest.raises(StaleHandleError):
+        await pool.sample(request(2))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from actors.lease_keeper import HolderInfo
+from actors.session import SessionActor
+from tests.unit.actors.conftest import SERVICE
+from tinker_ray.core.session import ModelHandle
+from tinker_ray.errors import BadRequestError
+from tinker_ray.limits import BackoffNotice, Claim
+from tinker_ray.types import LoraConfig
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.fakes.toy_service import ToyService
+    from tinker_ray.core.link import Link
+
+
+@pytest.fixture
+async def session(open_link: Callable[[], Link]) -> AsyncIterator[SessionActor]:
+    actor = SessionActor(SERVICE, link=open_link(), limit=8)
+    yield actor
+    await actor.aclose()
+
+
+def claim(holder: str, want: int) -> Claim:
+    return Claim(holder, serial=1, epoch=0, held=0, in_use=0, want=want)
+
+
+def info(holder: str) -> HolderInfo:
+    return HolderInfo(holder, "sampler")
+
+
+async def test_a_session_makes_models_and_sampling_sessions(session: SessionActor) -> None:
+    model = await session.create_model(0, "toy", LoraConfig(rank=4))
+    assert ModelHandle("toy-1:train:0") == model
+    assert "toy-1:sample:3" == await session.create_sampling_session(3, "toy")
+    capabilities = await session.get_server_capabilities()
+    assert ["toy"] == [model.model_name for model in capabilities.supported_models]
+
+
+async def test_a_refusal_keeps_its_class(session: SessionActor) -> None:
+    with pytest.raises(BadRequestError, match="unknown base model"):
+        await session.create_model(0, "nonsense", LoraConfig(rank=4))
+
+
+async def test_finishing_ends_the_heartbeat(session: SessionActor, toy: ToyService) -> None:
+    await session.finish("success")
+    assert ("success", False) == (toy.finished, (await session.inventory())["heartbeat"])
+
+
+async def test_claims_share_the_limit(session: SessionActor) -> None:
+    first = await session.claim(claim("a", 6))
+    second = await session.claim(claim("b", 6))
+    assert (6, 2) == (first.grant.count, second.grant.count)
+
+
+async def test_a_holder_hears_that_it_has_to_give_back(session: SessionActor) -> None:
+    await session.claim(claim("a", 8))
+    listening = asyncio.create_task(session.listen(info("a"), 0))
+    await asyncio.sleep(0)
+    await session.claim(claim("b", 8))
+    news = await listening
+    assert news.grant is not None
+    assert (8, 4) == (news.grant.count, news.grant.target)
+
+
+async def test_every_holder_hears_of_a_pause(session: SessionActor) -> None:
+    listening = [asyncio.create_task(session.listen(info(name), 0)) for name in "abc"]
+    await asyncio.sleep(0)
+    await session.report(BackoffNotice(5.0))
+    news = await asyncio.gather(*listening)
+    assert [1, 1, 1] == [item.version for item in news]
+    assert all(4 < item.pause.pause_s <= 5 for item in news)
+
+
+async def test_who_claims_later_hears_of_the_pause_too(session: SessionActor) -> None:
+    await session.report(BackoffNotice(5.0))
+    reply = await session.claim(claim("a", 1))
+    assert 4 < reply.pause.pause_s <= 5
+
+
+async def test_a_restarted_session_grants_nothing_at_first(open_link: Callable[[], Link]) -> None:
+    session = SessionActor(SERVICE, restarted=True, link=open_link())
+    try:
+        assert 0 == (await session.claim(claim("a", 8))).grant.count
+    finally:
+        await session.aclose()
+
+
+async def test_the_inventory_names_holders_and_models(session: SessionActor) -> None:
+    listening = asyncio.create_task(session.listen(info("a"), 0))
+    await asyncio.sleep(0)
+    await session.announce("toy-1:train:0")
+    inventory = await session.inventory()
+    assert [info("a")] == inventory["holders"]
+    assert ["toy-1:train:0"] == inventory["trainings"]
+    listening.cancel()

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.handles.training import Acknowledged, TrainingHandle
+from actors.training import WINDOW, TrainingActor
+from tests.fakes.remote_actor import FakeRemote
+from tests.unit.actors.conftest import SERVICE
+from tinker_ray.core.operation import OptimStep
+from tinker_ray.core.session import ModelHandle
+from tinker_ray.errors import TinkerError
+from tinker_ray.types import AdamParams
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.fakes.toy_service import ToyService
+    from tinker_ray.core.link import Link
+
+MODEL = ModelHandle("toy-1:train:0")
+
+
+class Quiet:
+    """An inventory that counts, and once fails."""
+
+    def __init__(self) -> None:
+        self.announced: list[str] = []
+
+    async def announce(self, model_id: str) -> None:
+        self.announced.append(model_id)
+        raise TinkerError("the session restarts")
+
+
+@pytest.fixture
+async def remote(open_link: Callable[[], Link]) -> AsyncIterator[FakeRemote]:
+    made: list[TrainingActor] = []
+
+    def make() -> TrainingActor:
+        made.append(TrainingActor(SERVICE, MODEL, Quiet(), link=open_link()))
+        return made[-1]
+
+    yield FakeRemote(make)
+    for actor in made:
+        await actor.aclose()
+
+
+def handle(remote: Any) -> TrainingHandle:  # noqa: ANN401 - stands for a remote actor
+    return TrainingHandle(remote, first_seq=1)
+
+
+def step(seq: int) -> OptimStep:
+    return OptimStep(seq, AdamParams())
+
+
+async def test_operations_run_in_the_order_of_their_numbers(
+    remote: FakeRemote, toy: ToyService
+) -> None:
+    training = handle(remote)
+    await asyncio.gather(*(training.run(step(seq)) for seq in (3, 1, 2)))
+    assert [(1, "optim_step"), (2, "optim_step"), (3, "optim_step")] == toy.applied[MODEL.model_id]
+
+
+async def test_an_actor_that_dies_over_every_operation_applies_each_once(
+    remote: FakeRemote, toy: ToyService
+) -> None:
+    remote.deaths = 20
+    training = handle(remote)
+    results = await asyncio.gather(*(training.run(step(seq)) for seq in range(1, 31)))
+    assert list(range(1, 31)) == [result.metrics["applied:sum"] for result in results]
+    assert list(range(1, 31)) == [seq for seq, _ in toy.applied[MODEL.model_id]]
+
+
+async def test_a_restarted_actor_does_not_wait_for_what_is_acknowledged(
+    remote: FakeRemote, toy: ToyService
+) -> None:
+    training = handle(remote)
+    await training.run(step(1), floor=1)
+    await training.run(step(2), floor=1)
+    remote.deaths = 1
+    await training.run(step(3), floor=1)
+    assert [1, 2, 3] == [seq for seq, _ in toy.applied[MODEL.model_id]]
+    assert ("run", (step(3), 3)) == remote.calls[-1]
+
+
+class Holding:
+    """Never answers the first operation until told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.release = asyncio.Event()
+
+    async def run(self, operation: OptimStep, _: int) -> None:
+        self.seen.append(operation.seq)
+        if operation.seq == 1:
+            await self.release.wait()
+
+
+async def test_the_window_of_a_handle_stays_below_the_slots_of_the_actor() -> None:
+    holding = Holding()
+    training = handle(FakeRemote(lambda: holding))
+    running = [asyncio.create_task(training.run(step(seq))) for seq in range(1, WINDOW + 10)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert list(range(1, WINDOW + 1)) == holding.seen
+    holding.release.set()
+    await asyncio.gather(*running)
+    assert list(range(1, WINDOW + 10)) == holding.seen
+
+
+async def test_the_window_has_room_for_whose_turn_it_is_however_late_it_comes() -> None:
+    holding = Holding()
+    holding.release.set()
+    training = handle(FakeRemote(lambda: holding))
+    later = [asyncio.create_task(training.run(step(seq))) for seq in range(2, WINDOW + 10)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await training.run(step(1))
+    await asyncio.gather(*later)
+    assert WINDOW + 9 == len(holding.seen)
+
+
+async def test_closing_closes_the_actor(remote: FakeRemote) -> None:
+    await handle(remote).aclose()
+    assert remote.closed
+
+
+def test_numbers_acknowledged_out_of_order_raise_the_floor_when_the_gap_closes() -> None:
+    acknowledged = Acknowledged(1)
+    for number in (2, 4, 1):
+        acknowledged.add(number)
+    assert 3 == acknowledged.floor
+    acknowledged.raise_to(4)
+    assert 5 == acknowledged.floor
