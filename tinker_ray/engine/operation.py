@@ -37,7 +37,7 @@ def failure(message: str, category: str) -> Outcome:
 
 def failure_of(error: BaseException, what: str) -> Outcome:
     """Make the outcome for an error; an unexpected one is logged, once, under an id."""
-    if isinstance(error, EngineError) and error.__cause__ is None:
+    if isinstance(error, EngineError) and (error.category == "user" or error.__cause__ is None):
         return failure(error.message, error.category)
     error_id = secrets.token_hex(6)
     _logger.error("%s failed (error %s)", what, error_id, exc_info=error)
