@@ -89,11 +89,20 @@ def with_threads(num_threads: int, draw: Callable[[], int]) -> int:
         torch.set_num_threads(default)
 
 
-def tokens_per_s(draw: Callable[[], int]) -> float:
-    """Time one draw."""
-    start = time.perf_counter()
+def tokens_per_s(draw: Callable[[], int]) -> tuple[float, float]:
+    """Time one draw; return tokens per second and per second of the process's CPU."""
+    start, cpu_start = time.perf_counter(), time.process_time()
     num_tokens = draw()
-    return num_tokens / (time.perf_counter() - start)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    return num_tokens / seconds, num_tokens / cpu_seconds
+
+
+def median(values: dict[str, list[tuple[float, float]]], column: int) -> dict[str, float]:
+    """Return the median of one column of each contender's values."""
+    return {
+        name: round(statistics.median(item[column] for item in items), 1)
+        for name, items in values.items()
+    }
 
 
 def run(directory: Path, rounds: int) -> dict[str, object]:
@@ -117,12 +126,12 @@ def run(directory: Path, rounds: int) -> dict[str, object]:
             generate(model, [prompt]) for prompt in prompts[:NUM_ALONE]
         ),
     }
-    values: dict[str, list[float]] = {name: [] for name in contenders}
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
         for name, draw in contenders.items():
             value = tokens_per_s(draw)
             if round_number:  # the first round warms up
-                values[name].append(round(value, 1))
+                values[name].append(value)
     sampler.close()
     return {
         "what": f"{NUM_PROMPTS} prompts of 8 to 23 tokens, {MAX_TOKENS} tokens each, tokens/s",
@@ -130,8 +139,10 @@ def run(directory: Path, rounds: int) -> dict[str, object]:
         "threads": {"engine": base.num_threads, "generate": torch.get_num_threads()},
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "median": {name: statistics.median(items) for name, items in values.items()},
-        "rounds": values,
+        "load_average": os.getloadavg(),
+        "median": median(values, 0),
+        "median_per_cpu_s": median(values, 1),
+        "rounds": {name: [round(wall, 1) for wall, _ in items] for name, items in values.items()},
     }
 
 

@@ -57,16 +57,14 @@ class Sampler:
         self._inbox: list[Job] = []
         self._cancelled: list[Job] = []
         self._closed = False
-        self._num_queued = 0
+        self._num_waiting = 0
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
     @property
     def queued_sequences(self) -> int:
         """Sequences that have been asked for and have no row yet."""
-        with self._wake:
-            inbox = sum(len(job.sequences) for job in self._inbox)
-            return self._num_queued + inbox
+        return self._num_waiting + len(self._scheduler.ready)
 
     @property
     def active_sequences(self) -> int:
@@ -90,6 +88,7 @@ class Sampler:
                 future.set_exception(EngineError("the sampler is closed"))
                 return future
             self._inbox.append(job)
+            self._num_waiting += request.num_samples
             self._wake.notify()
         future.add_done_callback(lambda done: self._notice(job) if done.cancelled() else None)
         return future
@@ -125,7 +124,6 @@ class Sampler:
     def _take_in(self) -> bool:
         """Wait for work, take what has come, and say whether to go on."""
         with self._wake:
-            self._count_queued()
             while not (self._closed or self._inbox or self._cancelled) and self._scheduler.is_idle:
                 self._wake.wait()
             self._scheduler.waiting.extend(self._inbox)
@@ -136,15 +134,19 @@ class Sampler:
             self._drop(cancelled)
         return not is_closed
 
-    def _count_queued(self) -> None:
-        waiting = sum(len(job.sequences) for job in self._scheduler.waiting)
-        self._num_queued = waiting + len(self._scheduler.ready)
+    def _recount(self) -> None:
+        """Count the sequences of requests whose prompt has not been run."""
+        with self._wake:
+            jobs = (*self._inbox, *self._scheduler.waiting)
+            self._num_waiting = sum(job.request.num_samples for job in jobs)
 
     def _advance(self) -> None:
         """Run waiting prompts, then one token of every row."""
         scheduler = self._scheduler
         jobs = scheduler.admit(_ADMITTED_TOKENS)
         if jobs:
+            with self._wake:
+                self._num_waiting -= sum(job.request.num_samples for job in jobs)
             self._start(jobs)
         if scheduler.ready:
             self._arrange([])
@@ -228,6 +230,7 @@ class Sampler:
         """Free what jobs hold that nobody waits for any more."""
         dropped = {id(job) for job in jobs}
         self._scheduler.discard(jobs)
+        self._recount()
         rows = self._scheduler.rows
         self._arrange([sequence for sequence in rows if id(sequence.job) in dropped])
 
@@ -262,3 +265,4 @@ class Sampler:
             with suppress(InvalidStateError):  # several sequences of one job
                 job.future.set_exception(EngineError(message))
         self._reset()
+        self._recount()
