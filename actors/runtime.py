@@ -116,7 +116,7 @@ class ClusterRuntime:
             raise ConfigurationError(
                 "this process is not connected to Ray: call tinker_ray.init() first"
             )
-        await asyncio.to_thread(_check_reach, settings.base_url)
+        _check_reach(settings.base_url)
         link = Link(HttpTransport.from_settings(settings))
         try:
             flags = await fetch_flags(link)

@@ -33,6 +33,7 @@ class ToyService:
     """The rules.
 
     Attributes:
+        name: What session ids begin with.
         sample_s: How long a sample takes.
         train_s: How long a training operation takes.
         dispatch_s: How long a sampling request takes to be accepted.
@@ -44,6 +45,7 @@ class ToyService:
         finished: Why the session ended.
     """
 
+    name: str = "toy"
     sample_s: float = 0.0
     train_s: float = 0.0
     dispatch_s: float = 0.0
@@ -92,7 +94,7 @@ class ToyService:
 
     def _create_session(self, _: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self._sessions += 1
-        return 200, {"session_id": f"toy-{self._sessions}"}
+        return 200, {"session_id": f"{self.name}-{self._sessions}"}
 
     def _session_heartbeat(self, _: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.beats += 1
