@@ -7,6 +7,7 @@ task that awaits it cancels the operation.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinker_ray.clients.bridge import Bridge
@@ -29,6 +30,13 @@ class APIFuture(Generic[T]):
     def start(cls, work: Coroutine[Any, Any, T]) -> APIFuture[T]:
         """Start a coroutine on the process's bridge."""
         return cls(Bridge.get().submit(work))
+
+    @classmethod
+    def done(cls) -> APIFuture[None]:
+        """Make a future of something that has happened."""
+        future: Future[None] = concurrent.futures.Future()
+        future.set_result(None)
+        return APIFuture(future)
 
     def __repr__(self) -> str:
         """Show whether it is done."""

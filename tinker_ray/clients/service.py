@@ -46,7 +46,17 @@ class ServiceClient:
         api_key: str | None = None,
     ) -> None:
         settings = Settings.from_env(base_url=base_url, api_key=api_key)
-        self._session = ClientSession(settings, user_metadata)
+        self._adopt(ClientSession(settings, user_metadata))
+
+    @classmethod
+    def over(cls, session: ClientSession) -> Self:
+        """Make the client of a session that was made elsewhere."""
+        client = cls.__new__(cls)
+        client._adopt(session)  # noqa: SLF001 - its own
+        return client
+
+    def _adopt(self, session: ClientSession) -> None:
+        self._session = session
         atexit.register(self._session.close, "success")
 
     def __repr__(self) -> str:
@@ -55,15 +65,19 @@ class ServiceClient:
 
     # --- life -----------------------------------------------------------------------------------
 
-    def close(self, status: str = "success", detail: str | None = None) -> None:
+    def close(self, status: str = "success", detail: str | None = None) -> APIFuture[None]:
         """Finish the session and everything that it opened; idempotent.
 
         Args:
             status: ``success``, ``errored`` or ``interrupted``.
             detail: For people.
+
+        Returns:
+            A future that is done: upstream's scripts await it or ask for its result.
         """
         atexit.unregister(self._session.close)
         self._session.close(status, detail)
+        return APIFuture.done()
 
     async def close_async(self, status: str = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""

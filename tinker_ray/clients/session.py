@@ -9,28 +9,47 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.mode import current_mode, embedded_engine, open_runtime
 from tinker_ray.errors import StaleHandleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from tinker_ray.config import Settings
     from tinker_ray.core.port import Runtime
     from tinker_ray.engine.launcher import EmbeddedEngine
 
 
-class ClientSession:
-    """A session that opens itself when it is first needed."""
+Opener: TypeAlias = (
+    "Callable[[Settings, Mapping[str, Any] | None, Literal['local', 'cluster']], "
+    "Awaitable[Runtime]]"
+)
 
-    def __init__(self, settings: Settings, user_metadata: Mapping[str, Any] | None) -> None:
+
+class ClientSession:
+    """A session that opens itself when it is first needed.
+
+    Args:
+        settings: The service, and where the clients run.
+        user_metadata: Kept with the session.
+        opener: Opens the runtime.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        user_metadata: Mapping[str, Any] | None,
+        *,
+        opener: Opener = open_runtime,
+    ) -> None:
         self.settings = settings
         self.model_numbers = itertools.count()
         self.sampling_session_numbers = itertools.count()
         self._user_metadata = user_metadata
+        self._opener = opener
         self._opening: asyncio.Task[Runtime] | None = None
         self._engine: EmbeddedEngine | None = None
         self._closed = False
@@ -59,6 +78,9 @@ class ClientSession:
     def close(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Blocks."""
         with self._lock:
+            if self._opening is None:  # nothing to do, and at the end of a process no bridge to ask
+                self._closed = True
+                return
             try:
                 Bridge.get().submit(self._finish(reason, detail)).result()
             finally:
@@ -69,7 +91,8 @@ class ClientSession:
         try:
             await self._finish(reason, detail)
         finally:
-            await asyncio.to_thread(self._release_engine)
+            if self._engine is not None:
+                await asyncio.to_thread(self._release_engine)
 
     async def _finish(self, reason: str, detail: str | None) -> None:
         self._closed = True
@@ -95,7 +118,7 @@ class ClientSession:
         if settings.embedded_model is not None and self._engine is None:
             settings, self._engine = await asyncio.to_thread(embedded_engine, settings)
             self.settings = settings
-        return await open_runtime(settings, self._user_metadata, current_mode(settings))
+        return await self._opener(settings, self._user_metadata, current_mode(settings))
 
     @staticmethod
     def _failed(task: asyncio.Task[Runtime]) -> bool:
