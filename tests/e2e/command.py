@@ -19,13 +19,13 @@ CLI = ("-m", "tinker_ray.cli")
 MARK = "TINKER_RAY_TEST_COMMAND"
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
+def environment(cwd: Path, **more: str) -> dict[str, str]:
     """Give a command an engine of its own and a mark by which its processes are found."""
     return {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
-        "TINKER_RAY_HOME": str(home),
-        MARK: str(home),
+        "TINKER_RAY_HOME": str(cwd / "home"),
+        MARK: str(cwd),
         **more,
     }
 
@@ -38,7 +38,7 @@ def started(*args: str, cwd: Path, **more: str) -> Iterator[subprocess.Popen[str
         subprocess.Popen(
             [sys.executable, *args],
             cwd=cwd,
-            env=environment(cwd / "home", **more),
+            env=environment(cwd, **more),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -70,14 +70,14 @@ def summary(cwd: Path) -> dict[str, Any]:
 
 def survivors(cwd: Path, *, wait_s: float = 10) -> list[str]:
     """Name the processes that a command left behind, after a moment for them to go."""
-    left = [process for process in psutil.process_iter() if _is_of(process, cwd / "home")]
+    left = [process for process in psutil.process_iter() if _is_of(process, cwd)]
     _, alive = psutil.wait_procs(left, timeout=wait_s)
     return [" ".join(process.cmdline()) for process in alive if _runs(process)]
 
 
-def _is_of(process: psutil.Process, home: Path) -> bool:
+def _is_of(process: psutil.Process, cwd: Path) -> bool:
     try:
-        return bool(process.environ().get(MARK) == str(home))
+        return bool(process.environ().get(MARK) == str(cwd))
     except psutil.Error:
         return False
 

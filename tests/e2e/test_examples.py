@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import command
+from tinker_ray.engine import launcher
 
 EXAMPLES = command.REPOSITORY / "examples"
+
+
+@pytest.fixture(scope="module")
+def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Hold one engine for all examples, which find it instead of starting theirs."""
+    home = tmp_path_factory.mktemp("home")
+    with launcher.embedded("tinker-ray/tiny-adder", home):
+        yield home
 
 
 @pytest.mark.parametrize(
@@ -20,10 +30,20 @@ EXAMPLES = command.REPOSITORY / "examples"
     ],
 )
 def test_an_example_runs_and_says_something(
-    tmp_path: Path, name: str, arguments: tuple[str, ...], mode: str, words: str
+    tmp_path: Path,
+    engine_home: Path,
+    name: str,
+    arguments: tuple[str, ...],
+    mode: str,
+    words: str,
 ) -> None:
-    script = str(EXAMPLES / name)
-    output = command.run(script, *arguments, cwd=tmp_path, TINKER_RAY_MODE=mode)
+    output = command.run(
+        str(EXAMPLES / name),
+        *arguments,
+        cwd=tmp_path,
+        TINKER_RAY_MODE=mode,
+        TINKER_RAY_HOME=str(engine_home),
+    )
     assert words in output
     assert command.survivors(tmp_path) == []
 

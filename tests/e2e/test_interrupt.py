@@ -13,10 +13,10 @@ from tests.e2e import command
 RUN = (
     *command.CLI,
     "train",
-    *("--steps", "30", "--seed", "4", "--target-accuracy", "0.9"),
+    *("--seed", "4", "--target-accuracy", "0.9"),
     *("--set", "checkpoint_every=2", "--set", "eval_every=4"),
 )
-INTERRUPTIONS = 5
+MODES = ("cluster", "local", "cluster", "local", "cluster")
 LONGEST_WAIT_S = 14.0
 
 
@@ -30,24 +30,21 @@ def interrupt_after(seconds: float, mode: str, cwd: Path) -> int:
             return process.wait(60)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("mode", ["local", "cluster"])
+@pytest.mark.timeout(500)
 def test_ctrl_c_at_random_moments_leaves_nothing_running_and_the_run_reaches_its_target(
-    tmp_path: Path, mode: str
+    tmp_path: Path,
 ) -> None:
     seed = random.randrange(1000)
-    moments = [random.Random(seed).uniform(0.3, LONGEST_WAIT_S) for _ in range(INTERRUPTIONS)]
-    for seconds in moments:
+    chance = random.Random(seed)
+    for mode in MODES:
+        seconds = chance.uniform(0.3, LONGEST_WAIT_S)
         code = interrupt_after(seconds, mode, tmp_path)
         output = (tmp_path / "output.txt").read_text()
-        story = f"seed {seed}, interrupted after {seconds:.1f} s:\n{output}"
-        assert code in {130, 0}, story
+        story = f"seed {seed}, {mode} mode, interrupted after {seconds:.1f} s:\n{output}"
+        assert code == 130, story
         assert "Traceback" not in output, story
         assert command.survivors(tmp_path) == [], story
-        if code == 0:
-            break
-    else:
-        command.run(*RUN, "--mode", mode, cwd=tmp_path)
+    command.run(*RUN, "--mode", "local", cwd=tmp_path)
     summary = command.summary(tmp_path)
     assert summary["accuracy_before"] <= 0.55
-    assert summary["accuracy_after"] >= 0.85  # 0.90 was reached at an evaluation
+    assert summary["accuracy_after"] >= 0.88  # an evaluation with other weights reached 0.90
