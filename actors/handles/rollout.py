@@ -58,7 +58,7 @@ class RolloutHandle:
                 cancel=True,
             )
         except ActorLostError:
-            await self._remote.aclose()
+            await self._end(drain_s=0.0)
             raise
         return group
 
@@ -73,6 +73,9 @@ class RolloutHandle:
 
     async def close(self) -> None:
         """End the actor; idempotent."""
+        await self._end(drain_s=DRAIN_S)
+
+    async def _end(self, *, drain_s: float) -> None:
         if self._on_closed is not None:
             self._on_closed(self)
-        await self._remote.aclose(drain_s=DRAIN_S)
+        await self._remote.aclose(drain_s=drain_s)

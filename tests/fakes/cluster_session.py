@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from actors.handles.remote import Patience
 from actors.runtime import ClusterOptions, ClusterRuntime
 from tests.fakes.toy_service import ToyServer, ToyService, toy_sample
 from tinker_ray.config import EMBEDDED_API_KEY, Settings
+from tinker_ray.errors import ActorLostError
 from tinker_ray.types import ModelInput, SamplingParams
 from tinker_ray.wire.request import SampleRequest
 
@@ -72,7 +74,12 @@ def tokens(response: SampleResponse) -> list[int]:
 
 
 async def kill(remote: RemoteActor) -> int:
-    """SIGKILL the process of an actor and return its number."""
-    pid: int = (await remote.ping()).pid
-    os.kill(pid, signal.SIGKILL)
-    return pid
+    """SIGKILL the process of an actor, as soon as it lives, and return its number."""
+    while True:
+        try:
+            pid: int = (await remote.ping()).pid
+        except ActorLostError:
+            await asyncio.sleep(0.05)  # it is being restarted by Ray
+        else:
+            os.kill(pid, signal.SIGKILL)
+            return pid

@@ -1,0 +1,119 @@
+"""Actors are killed while they work, at moments that come from a seed; the work is done all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.handles.rollout import RolloutHandle
+from tests.fakes.cluster_session import cluster_session, expected_tokens, kill, tokens
+from tests.fakes.environment import CountingGroup
+from tests.fakes.toy_service import ToyService
+from tinker_ray.core.operation import OptimStep
+from tinker_ray.rl.pool import RolloutPool
+from tinker_ray.types import AdamParams, LoraConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SEED = 20
+KILLS = 3
+
+
+async def killing_after(
+    progress: Callable[[], int], moments: list[int], strike: Callable[[], Awaitable[Any]]
+) -> None:
+    """Strike whenever the progress of the work reaches the next moment."""
+    for moment in moments:
+        while progress() < moment:
+            await asyncio.sleep(0.005)  # the progress is another process's
+        await strike()
+        print(f"killed at {moment}")  # noqa: T201 - the story, if the test fails
+
+
+def moments(total: int, seed: int) -> list[int]:
+    """When to strike, in units of work done; the same for the same seed."""
+    chosen = sorted(Random(f"{SEED}/{seed}").sample(range(1, total * 3 // 4), KILLS))
+    print(f"seed {SEED}/{seed}: kill at {chosen} of {total}")  # noqa: T201 - the story
+    return chosen
+
+
+async def test_samples_survive_the_death_of_their_sampler() -> None:
+    toy = ToyService(sample_s=0.2, dispatch_s=0.01)
+    async with cluster_session(toy) as session:
+        await session.runtime.sampling.sample(session.request(1000))
+        work = [
+            asyncio.create_task(session.runtime.sampling.sample(session.request(seed)))
+            for seed in range(200)
+        ]
+        [sampler] = session.runtime.sampling._samplers
+        await killing_after(lambda: len(toy.sampled), moments(200, 1), lambda: kill(sampler.remote))
+        answers = await asyncio.gather(*work)
+    assert [expected_tokens(seed) for seed in range(200)] == [tokens(item) for item in answers]
+    assert {1} == set(toy.sampled.values())
+
+
+async def test_training_operations_are_applied_once_whoever_dies() -> None:
+    toy = ToyService()
+    async with cluster_session(toy) as session:
+        model = await session.runtime.session.create_model(0, "toy", LoraConfig(rank=4))
+        training = await session.runtime.open_training(model)
+        await training.run(OptimStep(1, AdamParams()))
+        toy.train_s = 0.3
+        work = [
+            asyncio.create_task(training.run(OptimStep(seq, AdamParams()))) for seq in range(2, 151)
+        ]
+        applied = toy.applied[model.model_id]
+        await killing_after(lambda: len(applied), moments(150, 2), lambda: kill(training._remote))
+        results = await asyncio.gather(*work)
+    assert list(range(1, 151)) == [seq for seq, _ in applied]
+    assert list(range(2, 151)) == [result.metrics["applied:sum"] for result in results]
+
+
+async def test_sampling_goes_on_under_the_same_limit_when_the_session_actor_dies() -> None:
+    toy = ToyService(sample_s=0.05, dispatch_s=0.02)
+    async with cluster_session(toy) as session:
+        await session.runtime.sampling.sample(session.request(1000))
+        work = [
+            asyncio.create_task(session.runtime.sampling.sample(session.request(seed)))
+            for seed in range(300)
+        ]
+        [moment, *_] = moments(300, 3)
+        await killing_after(
+            lambda: len(toy.sampled), [moment], lambda: kill(session.runtime.session.remote)
+        )
+        answers = await asyncio.gather(*work)
+        inventory = await session.runtime.session.inventory()
+        model = await session.runtime.session.create_model(0, "toy", LoraConfig(rank=4))
+    assert [expected_tokens(seed) for seed in range(300)] == [tokens(item) for item in answers]
+    assert toy.most_dispatches <= inventory["permits_limit"]
+    assert (session.runtime.session_id, True) == (inventory["session_id"], inventory["heartbeat"])
+    assert model.model_id.startswith(session.runtime.session_id)
+
+
+async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere() -> None:
+    toy = ToyService(sample_s=0.05)
+    async with cluster_session(toy) as session:
+
+        class Client:
+            sampling_session_id = session.sampling_session_id
+            retry_config = None
+
+        async def open_worker(_: object, number: int) -> RolloutHandle:
+            return await session.runtime.open_rollout(number)
+
+        client: Any = Client()
+        builders = [CountingGroup([1, 2, number], size=2, num_turns=3) for number in range(40)]
+        groups = []
+        async with RolloutPool(workers=2, groups_per_worker=4, open_worker=open_worker) as pool:
+            async for group in pool.run(builders, client):
+                groups.append(group)
+                if len(groups) in {5, 15}:
+                    await kill(session.runtime._rollouts[0]._remote)
+    assert list(range(40)) == sorted(group.index for group in groups)
+    assert any(group.attempt > 0 for group in groups)
