@@ -28,7 +28,7 @@ def output(cwd: Path) -> str:
 
 
 def interrupt(cwd: Path, mode: str, *, steps: int, seconds: float) -> int:
-    """Press Ctrl-C as a terminal does, to the whole process group: after so many steps, and a bit."""
+    """Press Ctrl-C as a terminal does, to the whole group: after so many steps, and a bit."""
     with command.started(*RUN, "--mode", mode, cwd=cwd) as process:
         while len(STEP_LINE.findall(output(cwd))) < steps:
             try:
