@@ -1,4 +1,4 @@
-"""Actors are killed while they work, at moments that come from a seed; the work is done all the same."""
+"""Actors are killed while they work, at seeded moments; the work is done all the same."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def killing_after(
 ) -> None:
     """Strike whenever the progress of the work reaches the next moment."""
     for moment in moments:
-        while progress() < moment:
-            await asyncio.sleep(0.005)  # the progress is another process's
+        while progress() < moment:  # noqa: ASYNC110 - the progress is other processes'
+            await asyncio.sleep(0.005)
         await strike()
         print(f"killed at {moment}")  # noqa: T201 - the story, if the test fails
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.fakes.cluster_session import ClusterSession
     from tinker_ray.rollouts import Action, Env, Sampler, StepResult
+    from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -41,14 +42,17 @@ def attempt() -> Attempt:
 
 
 class SamplingClient:
-    """What a rollout handle needs of a sampling client."""
+    """What a rollout handle needs of a sampling client; the actor samples by itself."""
 
     retry_config = None
 
     def __init__(self, session: ClusterSession) -> None:
         self.sampling_session_id = session.sampling_session_id
 
-    sample_async: Sampler.sample_async  # never called: the actor samples by itself
+    async def sample_async(
+        self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
+    ) -> SampleResponse:
+        pytest.fail(f"asked for {num_samples} of {prompt} by {sampling_params}")
 
 
 async def test_samples_come_from_the_cluster_under_one_limit() -> None:
