@@ -53,7 +53,7 @@ class Shell:
     component: ClassVar[str]
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - of the plain class
-        export.start_export(f"tinker-ray-{self.component}")
+        export.start_export(self.component)
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
         self._failure: TinkerError | None = None

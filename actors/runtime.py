@@ -21,7 +21,7 @@ from actors.handles.rollout import RolloutHandle
 from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
 from actors.handles.training import TrainingHandle
-from actors.service import ServiceSpec, is_loopback
+from actors.service import ServiceSpec, check_reach
 from tinker_ray.config import telemetry_environment
 from tinker_ray.core.link import Link
 from tinker_ray.core.session import SessionCore, create_session, fetch_flags
@@ -116,7 +116,7 @@ class ClusterRuntime:
             raise ConfigurationError(
                 "this process is not connected to Ray: call tinker_ray.init() first"
             )
-        _check_reach(settings.base_url)
+        check_reach(settings.base_url, {node["NodeManagerAddress"] for node in _nodes()})
         link = Link(HttpTransport.from_settings(settings))
         try:
             flags = await fetch_flags(link)
@@ -246,25 +246,6 @@ def _nodes() -> list[dict[str, Any]]:
 def _own_node() -> str:
     node: str = ray.get_runtime_context().get_node_id()
     return node
-
-
-def _check_reach(base_url: str) -> None:
-    """Refuse a service on this machine's loopback interface if there are other machines.
-
-    Raises:
-        ConfigurationError: That is so.
-    """
-    if not is_loopback(base_url):
-        return
-    hosts = {node["NodeManagerAddress"] for node in _nodes()}
-    if len(hosts) > 1:
-        message = (
-            f"the engine at {base_url} listens to this machine only, and the Ray cluster has "
-            f"{len(hosts)} machines: start `tinker-ray serve --host 0.0.0.0 --api-key KEY` on one "
-            "that all can reach, set TINKER_API_KEY=KEY on every node and pass base_url="
-            '"http://THAT_MACHINE:PORT"'
-        )
-        raise ConfigurationError(message)
 
 
 async def _all(closings: Iterable[Coroutine[Any, Any, None]]) -> None:

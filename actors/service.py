@@ -23,6 +23,22 @@ def is_loopback(base_url: str) -> bool:
     return (urlsplit(base_url).hostname or "") in _LOOPBACK
 
 
+def check_reach(base_url: str, hosts: set[str]) -> None:
+    """Refuse a service on a machine's loopback interface if there are other machines.
+
+    Raises:
+        ConfigurationError: That is so.
+    """
+    if is_loopback(base_url) and len(hosts) > 1:
+        message = (
+            f"the engine at {base_url} listens to its own machine only, and the Ray cluster has "
+            f"{len(hosts)} machines: start `tinker-ray serve --host 0.0.0.0 --api-key KEY` on one "
+            "that all can reach, set TINKER_API_KEY=KEY on every node and pass base_url="
+            '"http://THAT_MACHINE:PORT"'
+        )
+        raise ConfigurationError(message)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One session with one service, as actors are told of it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,6 +51,9 @@ class Patience:
     probe_s: float = 5.0
     repeats: int = 30
 
+
+LONGEST_REASON = 300
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 DEATHS_BELIEVED = 2
 """Reports of a final death in a row, after which an actor is not called again."""
@@ -86,6 +90,7 @@ class RemoteActor:
         self._patience = patience
         self._owed = 0
         self._seen = False
+        self._closed = False
         self._silence: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -114,6 +119,7 @@ class RemoteActor:
 
         Raises:
             ActorLostError: The actor died over the call; whether it took effect is unknown.
+            StaleHandleError: This was closed.
             TinkerError: What the method raised.
         """
         try:
@@ -136,6 +142,7 @@ class RemoteActor:
 
         Raises:
             ActorLostError: The actor is dead for good, or dies again and again.
+            StaleHandleError: This was closed.
             TinkerError: What the method raised.
         """
         deaths = 0
@@ -144,7 +151,8 @@ class RemoteActor:
                 return await self._once(method, arguments(), carrier)
             except _Lost as lost:
                 deaths = deaths + 1 if lost.final else 0
-                if deaths >= DEATHS_BELIEVED or repeat + 1 == self._patience.repeats:
+                is_last = deaths >= DEATHS_BELIEVED or repeat + 1 == self._patience.repeats
+                if is_last or self._closed:
                     raise self._error(lost) from None
                 logger.info("%s is called again: %s", self.name, lost)
                 await asyncio.sleep(min(0.1 * 2**repeat, 2.0))
@@ -194,19 +202,27 @@ class RemoteActor:
         return text
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
-        """End the actor's process, after letting it close by itself if there is time."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
-        if self._actor is None or not ray.is_initialized():
+        """End the actor's process and this handle; idempotent.
+
+        Args:
+            drain_s: How long an actor that was ever heard of may take to close by itself.
+        """
+        if self._closed:
             return
-        if drain_s:
+        self._closed = True
+        if drain_s and self._seen and self._actor is not None and ray.is_initialized():
             with contextlib.suppress(TimeoutError, RayError):
                 async with asyncio.timeout(drain_s):
                     await self._actor.drain.remote()
-        actor, self._actor = self._actor, None
-        if actor is not None:
-            ray.kill(actor)
+        self.kill()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    def kill(self) -> None:
+        """End the actor's process for good."""
+        if self._actor is not None and ray.is_initialized():
+            ray.kill(self._actor)
 
     async def _once(
         self,
@@ -256,6 +272,8 @@ class RemoteActor:
         Raises:
             _Lost: There is no such actor, or no Ray.
         """
+        if self._closed:
+            raise _Lost("its handle was closed", final=True)
         if not ray.is_initialized():
             raise _Lost("this process is not connected to Ray any more", final=True)
         if self._actor is None:
@@ -274,12 +292,14 @@ class RemoteActor:
         if isinstance(cause, ActorUnavailableError):
             return _Lost("it was unavailable", final=False)
         if isinstance(cause, ActorDiedError):
-            return _Lost("it died", final=True)
+            return _Lost(f"it died: {_last_line(cause)}", final=True)
         if isinstance(cause, TaskCancelledError):
             return _Lost("the call was cancelled", final=True)
         return _Lost(f"{type(cause).__name__}", final=False)
 
-    def _error(self, lost: _Lost) -> ActorLostError:
+    def _error(self, lost: _Lost) -> TinkerError:
+        if self._closed:
+            return StaleHandleError(f"{self.name} was closed while its answer was awaited")
         return ActorLostError(f"the actor {self.name} is lost: {lost}", actor=self.name)
 
     def _watched(self) -> asyncio.Future[None]:
@@ -311,6 +331,12 @@ class RemoteActor:
         except (TimeoutError, RayError, _Lost) as error:
             return isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
         return True
+
+
+def _last_line(error: RayError) -> str:
+    """Ray's text ends with the reason."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-1][:LONGEST_REASON] if lines else type(error).__name__
 
 
 async def _next(generator: Any) -> Any:  # noqa: ANN401

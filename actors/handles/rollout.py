@@ -58,7 +58,8 @@ class RolloutHandle:
                 cancel=True,
             )
         except ActorLostError:
-            await self._end(drain_s=0.0)
+            self._remote.kill()
+            self._forget()
             raise
         return group
 
@@ -73,9 +74,9 @@ class RolloutHandle:
 
     async def close(self) -> None:
         """End the actor; idempotent."""
-        await self._end(drain_s=DRAIN_S)
+        self._forget()
+        await self._remote.aclose(drain_s=DRAIN_S)
 
-    async def _end(self, *, drain_s: float) -> None:
+    def _forget(self) -> None:
         if self._on_closed is not None:
             self._on_closed(self)
-        await self._remote.aclose(drain_s=drain_s)

@@ -35,6 +35,7 @@ class FakeRemote:
     deaths: int = 0
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     closed: bool = False
+    killed: bool = False
     _death: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +76,10 @@ class FakeRemote:
     async def ping(self) -> Place:
         """Tell the node, which is named like the actor."""
         return Place(self.name)
+
+    def kill(self) -> None:
+        """Remember that it was killed."""
+        self.killed = True
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:  # noqa: ARG002
         """Close the plain object."""

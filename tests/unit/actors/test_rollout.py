@@ -125,7 +125,7 @@ async def test_a_lost_actor_is_not_called_again() -> None:
     sampler: Any = REFERENCE
     with pytest.raises(ActorLostError):
         await handle.run_group(CountingGroup([1]), sampler, attempt())
-    assert remote.closed
+    assert remote.killed
 
 
 def test_a_sampling_client_travels_as_a_reference_and_other_samplers_as_they_are() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from actors.service import ServiceSpec, is_loopback
+from actors.service import ServiceSpec, check_reach, is_loopback
 from tests.unit.actors.conftest import SERVICE
 from tinker_ray.config import EMBEDDED_API_KEY, Secret, Settings
 from tinker_ray.core.session import ServerFlags
@@ -59,6 +59,13 @@ def test_only_a_loopback_engine_without_a_key_of_its_own_is_embedded(
 def test_loopback_is_told_by_the_host() -> None:
     assert is_loopback("http://127.0.0.1:9")
     assert not is_loopback("http://127.0.0.1.example:9")
+
+
+def test_a_loopback_engine_is_refused_on_a_cluster_of_several_machines() -> None:
+    check_reach("http://127.0.0.1:8000", {"10.0.0.1"})
+    check_reach("http://10.0.0.1:8000", {"10.0.0.1", "10.0.0.2"})
+    with pytest.raises(ConfigurationError, match="tinker-ray serve --host"):
+        check_reach("http://127.0.0.1:8000", {"10.0.0.1", "10.0.0.2"})
 
 
 def test_asking_whether_ray_is_connected_does_not_load_it() -> None:
