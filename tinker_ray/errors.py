@@ -1,7 +1,6 @@
 """Every exception that tinker-ray raises, as plain values that survive pickling.
 
-The upper part of the tree has the upstream SDK's names and ``isinstance`` relations, the rest is
-ours::
+The upper part of the tree has upstream's names and ``isinstance`` relations, the rest is ours::
 
     Exception
     └─ TinkerError
@@ -14,15 +13,14 @@ ours::
        │  └─ APIConnectionError             no response at all
        │     └─ APITimeoutError
        ├─ RequestFailedError                the service accepted the operation, then it failed
-       ├─ ConfigurationError                a setting or argument that cannot work, and what to
-       change ├─ ActorLostError                    an actor died and its work could not be done
-       again ├─ StaleHandleError                  a handle to something that was closed or replaced
+       ├─ ConfigurationError                a setting that cannot work, and what to change
+       ├─ ActorLostError                    an actor died and its work cannot be done again
+       ├─ StaleHandleError                  a handle to something that was closed or replaced
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
-       ├─ WireFormatError                   bytes that are not what the contract says
-       └─ RetryableError                    a promise was lost: the whole operation may be tried
-       again
+       ├─ WireFormatError                   bytes that break the contract; a ValueError too
+       └─ RetryableError                    a lost promise: try the whole operation again
 
 No error holds a response, a request or a header: what crosses a process border is text and numbers.
 """
@@ -212,8 +210,10 @@ class EngineStartError(EngineError):
     """The embedded engine could not be started; the message ends with its last output."""
 
 
-class WireFormatError(TinkerError):
+class WireFormatError(TinkerError, ValueError):
     """Bytes, or a value to be sent, that the wire contract does not allow.
+
+    Also a ``ValueError``, which is what upstream raises in these places.
 
     Attributes:
         field: The path of what is wrong, such as ``data[3].model_input.chunks[0].tokens``.

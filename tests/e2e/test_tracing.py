@@ -12,9 +12,8 @@ STEP = """
 import tinker_ray
 from tests.fakes.workload import datums, draw, prompts
 from tinker_ray.engine.tiny_adder import NAME
-from tinker_ray.telemetry import export, names, span
+from tinker_ray.telemetry import names, span
 
-export.start_export("driver")
 tinker_ray.init(mode="cluster")
 with tinker_ray.ServiceClient(base_url="embedded") as service:
     with span(names.TRAIN_STEP):
@@ -29,9 +28,7 @@ tinker_ray.shutdown()
 RUN = """
 from tinker_ray.rl.config import load
 from tinker_ray.rl.launch import launch
-from tinker_ray.telemetry import export
 
-export.start_export("driver")
 settings = {"steps": 1, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 4}
 raise SystemExit(launch(lambda: load(None, settings), mode="cluster"))
 """
@@ -48,7 +45,7 @@ def _run(code: str, collector: Collector, cwd: Path) -> None:
 
 
 def _where(spans: list[CollectedSpan], name: str) -> set[str]:
-    return {span.component.removeprefix("tinker-ray-") for span in spans if span.name == name}
+    return {span.component for span in spans if span.name == name}
 
 
 def _ancestors(span: CollectedSpan, spans: list[CollectedSpan]) -> list[str]:

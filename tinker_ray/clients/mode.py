@@ -85,9 +85,9 @@ def embedded_engine(settings: Settings) -> tuple[Settings, EmbeddedEngine | None
     model = settings.embedded_model
     if model is None:
         return settings, None
-    from tinker_ray.engine import launcher
+    from tinker_ray.engine.launcher import embedded
 
-    engine = launcher.embedded(model or DEFAULT_EMBEDDED_MODEL, settings.home)
+    engine = embedded(model or DEFAULT_EMBEDDED_MODEL, settings.home)
     key = Secret(EMBEDDED_API_KEY)
     return replace(settings, base_url=engine.url, api_key=key), engine
 

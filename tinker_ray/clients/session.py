@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.mode import current_mode, embedded_engine, open_runtime
 from tinker_ray.errors import StaleHandleError
+from tinker_ray.telemetry import export
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +46,7 @@ class ClientSession:
         *,
         opener: Opener = open_runtime,
     ) -> None:
+        export.start_export("driver")
         self.settings = settings
         self.model_numbers = itertools.count()
         self.sampling_session_numbers = itertools.count()

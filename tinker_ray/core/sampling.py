@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLONE_STRIDE = 1_000_000_000
+MAX_WINDOWS = 100
+"""Sampling sessions that are remembered; when there are more, idle ones are forgotten."""
 _BYTES_PER_TOKEN = 10
 _BACKPRESSURE = {"X-Tinker-Sampling-Backpressure": "1"}
 
@@ -123,6 +125,8 @@ class SamplingCore:
     def _window(self, session_id: str, retry: RetryConfig) -> _Window:
         key = (session_id, retry)
         if key not in self._windows:
+            if len(self._windows) >= MAX_WINDOWS:
+                self._windows = {k: w for k, w in self._windows.items() if not w.is_idle}
             self._windows[key] = _Window(retry, retry.max_connections or self._max_samples)
         return self._windows[key]
 
@@ -173,6 +177,11 @@ class _Window:
         self._patience_s = retry.progress_timeout
         self._last_progress = 0.0
         self._running = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return self._running == 0
 
     async def watch(self, sample: Coroutine[Any, Any, SampleResponse]) -> SampleResponse:
         """Run a sample, and fail it once no sample of the window has ended for too long.
