@@ -27,7 +27,7 @@ async def main() -> None:
         training = await service.create_lora_training_client_async(
             "tinker-ray/tiny-adder", rank=16, seed=0
         )
-        dataset = AdderDataset(training.get_tokenizer(), prompts_per_step=32, samples_per_prompt=16)
+        dataset = AdderDataset(training.get_tokenizer(), prompts_per_step=64, samples_per_prompt=8)
         for step in range(STEPS):
             sampler = await training.save_weights_and_get_sampling_client_async()
             params = RolloutParams(max_tokens=8, seed=derive_seed("example", step))

@@ -118,8 +118,8 @@ class AdderDataset:
 
     tokenizer: Tokenizer
     seed: int = 0
-    prompts_per_step: int = 32
-    samples_per_prompt: int = 16
+    prompts_per_step: int = 64
+    samples_per_prompt: int = 8
     eval_problems: int = 128
     eval_samples: int = 4
 

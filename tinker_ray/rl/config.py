@@ -33,7 +33,8 @@ class RunConfig(BaseModel):
         max_tokens: Longest action.
         temperature: Of the rollouts; evaluation draws at 1.
         rank: Of the LoRA adapter.
-        learning_rate: Of AdamW.
+        learning_rate: Of AdamW, at the first step.
+        learning_rate_end: The share of it that is left at the last step; in between it falls evenly.
         loss_fn: The policy-gradient loss.
         loss_fn_config: Its settings, such as clip thresholds.
         eval_every: Steps between evaluations; 0 evaluates before and after only.
@@ -52,12 +53,13 @@ class RunConfig(BaseModel):
     environment: str = "adder"
     seed: int = Field(default=0, ge=0)
     steps: int = Field(default=30, ge=1)
-    prompts_per_step: int = Field(default=32, ge=1)
-    samples_per_prompt: int = Field(default=16, ge=1)
+    prompts_per_step: int = Field(default=64, ge=1)
+    samples_per_prompt: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=8, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     rank: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate_end: float = Field(default=0.1, ge=0, le=1)
     loss_fn: PolicyLoss = "importance_sampling"
     loss_fn_config: dict[str, float] = Field(default_factory=dict)
     eval_every: int = Field(default=5, ge=0)
@@ -66,7 +68,12 @@ class RunConfig(BaseModel):
     checkpoint_every: int = Field(default=5, ge=1)
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     workers: int = Field(default=2, ge=1)
-    groups_per_worker: int = Field(default=16, ge=1)
+    groups_per_worker: int = Field(default=32, ge=1)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        progress = step / max(1, self.steps - 1)
+        return self.learning_rate * (1 - (1 - self.learning_rate_end) * progress)
 
 
 def load(path: Path | None = None, overrides: Mapping[str, object] | None = None) -> RunConfig:

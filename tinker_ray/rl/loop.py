@@ -186,7 +186,9 @@ class Loop:
                 self._training.forward_backward(
                     data, self._config.loss_fn, self._config.loss_fn_config or None
                 ),
-                self._training.optim_step(AdamParams(learning_rate=self._config.learning_rate)),
+                self._training.optim_step(
+                    AdamParams(learning_rate=self._config.learning_rate_at(step))
+                ),
                 self._training.save_weights_and_get_sampling_client_async(),
             )
         update = Update(

@@ -11,8 +11,14 @@ from tinker_ray.rl.train import find_dataset
 
 def test_defaults_are_those_of_the_demo() -> None:
     config = RunConfig()
-    assert (config.prompts_per_step, config.samples_per_prompt, config.rank) == (32, 16, 16)
+    assert (config.prompts_per_step, config.samples_per_prompt, config.rank) == (64, 8, 16)
     assert (config.learning_rate, config.loss_fn) == (2e-3, "importance_sampling")
+
+
+def test_the_learning_rate_falls_evenly_to_its_end() -> None:
+    config = RunConfig(steps=3, learning_rate=2.0, learning_rate_end=0.5)
+    assert [config.learning_rate_at(step) for step in range(3)] == [2.0, 1.5, 1.0]
+    assert RunConfig(steps=1).learning_rate_at(0) == RunConfig().learning_rate
 
 
 def test_overrides_win_over_the_file_and_none_is_no_override(tmp_path: Path) -> None:
