@@ -34,7 +34,7 @@ class RunConfig(BaseModel):
         temperature: Of the rollouts; evaluation draws at 1.
         rank: Of the LoRA adapter.
         learning_rate: Of AdamW, at the first step.
-        learning_rate_end: The share of it that is left at the last step; in between it falls evenly.
+        learning_rate_end: The share of it that is left at the last step; it falls evenly.
         loss_fn: The policy-gradient loss.
         loss_fn_config: Its settings, such as clip thresholds.
         eval_every: Steps between evaluations; 0 evaluates before and after only.
