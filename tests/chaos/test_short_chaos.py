@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import ray.util
+from ray._common.test_utils import wait_for_condition
 
 from actors.handles.rollout import RolloutHandle
 from tests.fakes.cluster_session import cluster_session, expected_tokens, kill, tokens
 from tests.fakes.environment import CountingGroup
-from tests.fakes.toy_service import ToyService
+from tests.fakes.toy_service import ToyServer, ToyService
 from tinker_ray.core.operation import OptimStep
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.types import AdamParams, LoraConfig
@@ -20,6 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+DRIVER = """
+import asyncio, sys
+import ray
+from actors.runtime import ClusterRuntime
+from tinker_ray.config import EMBEDDED_API_KEY, Settings
+
+async def main():
+    settings = Settings.from_env(base_url=sys.argv[2], api_key=EMBEDDED_API_KEY)
+    runtime = await ClusterRuntime.open(settings)
+    print(runtime.session_id, flush=True)
+    await asyncio.sleep(1000)
+
+ray.init(sys.argv[1], log_to_driver=False)
+asyncio.run(main())
+"""
 
 SEED = 20
 KILLS = 3
@@ -117,3 +137,22 @@ async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere() -> None:
                     await kill(session.runtime._rollouts[0]._remote)
     assert list(range(40)) == sorted(group.index for group in groups)
     assert any(group.attempt > 0 for group in groups)
+
+
+def test_the_actors_of_a_killed_driver_end() -> None:
+    cluster = ray.get_runtime_context().gcs_address
+    with (
+        ToyServer(ToyService(name="orphan")) as server,
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER, cluster, server.url], stdout=subprocess.PIPE, text=True
+        ) as driver,
+    ):
+        assert driver.stdout is not None
+        session_id = driver.stdout.readline().strip()
+        assert f"{session_id}/session" in actor_names()
+        driver.kill()
+    wait_for_condition(lambda: not {name for name in actor_names() if session_id in name})
+
+
+def actor_names() -> set[str]:
+    return {str(actor["name"]) for actor in ray.util.list_named_actors(all_namespaces=True)}
