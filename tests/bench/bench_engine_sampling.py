@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from tinker_ray.engine.adapter import Adapter
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.sampler import SampleJob, Sampler
+from tinker_ray.engine.model.adapter import Adapter
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.sampling.sampler import SampleJob, Sampler
 from tinker_ray.types import LoraConfig, SamplingParams
 
 NUM_PROMPTS = 256

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.fakes import engine as fakes
 from tests.fakes.engine import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, EngineClient, batch, sample_body
 from tinker_ray.config import Secret
-from tinker_ray.engine.app import create_app
-from tinker_ray.engine.base_model import BaseModel
 from tinker_ray.engine.host import Host, HostSettings
-from tinker_ray.engine.sampler import Sampler
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.sampling.sampler import Sampler
 from tinker_ray.engine.served_model import ServedModel
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.serving.app import create_app
+from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.telemetry import export, names
 from tinker_ray.types import Datum, ModelInput, TensorData
 from tinker_ray.wire import codec

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.fakes.workload import datums, draw, prompts, supervised, train
 
+from tests.fakes.workload import datums, draw, prompts, supervised, train
 from tinker_ray import AdamParams, ModelInput, SamplingParams, ServiceClient
 from tinker_ray.engine.tiny_adder import NAME
 
@@ -132,7 +132,8 @@ def test_a_sampling_client_keeps_its_version_of_the_weights(
     trained.load_state(path).result(60)
 
     assert sampler.compute_logprobs(prompt).result(60) == before
-    assert trained.save_weights_and_get_sampling_client().compute_logprobs(prompt).result(60) != before
+    reloaded = trained.save_weights_and_get_sampling_client()
+    assert reloaded.compute_logprobs(prompt).result(60) != before
 
 
 def test_sampling_leaves_the_trained_weights_untouched(

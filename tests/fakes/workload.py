@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,19 +12,22 @@ from tinker_ray import AdamParams, Datum, ModelInput, SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import PreTrainedTokenizerBase
+
     from tinker_ray import SamplingClient, TrainingClient
+    from tinker_ray.types import LossFnType
 
 LEARNING_RATE = 2e-3
 
 
-def prompts(tokenizer: Any, count: int, seed: int = 0) -> list[ModelInput]:
+def prompts(tokenizer: PreTrainedTokenizerBase, count: int, seed: int = 0) -> list[ModelInput]:
     """Additions as prompts."""
     rng = random.Random(seed)
     texts = [f"{rng.randrange(100)}+{rng.randrange(100)}=" for _ in range(count)]
     return [ModelInput.from_ints(tokenizer.encode(text)) for text in texts]
 
 
-def datums(tokenizer: Any, count: int, seed: int = 0) -> list[Datum]:
+def datums(tokenizer: PreTrainedTokenizerBase, count: int, seed: int = 0) -> list[Datum]:
     """Additions with their sums as targets, and noise as old logprobs and advantages."""
     rng = random.Random(seed)
     made = []
@@ -63,7 +66,7 @@ def supervised(data: Sequence[Datum]) -> list[Datum]:
 def train(
     client: TrainingClient,
     batches: Sequence[Sequence[Datum]],
-    loss_fn: Any = "importance_sampling",
+    loss_fn: LossFnType = "importance_sampling",
 ) -> list[float]:
     """One step per batch, everything sent ahead; the losses in order."""
     outputs, steps = [], []

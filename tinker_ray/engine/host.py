@@ -12,20 +12,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinker_ray.engine.checkpoint_store import CheckpointStore
-from tinker_ray.engine.ledger import Ledger
-from tinker_ray.engine.promise import PromiseStore
-from tinker_ray.engine.rejection import gone, not_found
-from tinker_ray.engine.sampling import Sampling
+from tinker_ray.engine.serving.promise import PromiseStore
+from tinker_ray.engine.serving.rejection import gone, not_found
+from tinker_ray.engine.serving.sampling import Sampling
+from tinker_ray.engine.serving.training_runs import TrainingRuns
 from tinker_ray.engine.shelf import Shelf
-from tinker_ray.engine.training_runs import TrainingRuns
+from tinker_ray.engine.store.checkpoint_store import CheckpointStore
+from tinker_ray.engine.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tinker_ray.engine.row import SessionRow
     from tinker_ray.engine.served_model import ServedModel
+    from tinker_ray.engine.store.row import SessionRow
 
 _FINISHED_SESSION_KEPT_S = 3600.0
 _SILENT_SESSION_KEPT_S = 7 * 24 * 3600.0

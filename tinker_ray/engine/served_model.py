@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import transformers.utils.logging
 
 from tinker_ray.engine import tiny_adder
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.sampler import Sampler
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.sampling.sampler import Sampler
+from tinker_ray.engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from pathlib import Path

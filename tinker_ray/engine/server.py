@@ -129,9 +129,9 @@ def serve(options: ServeOptions) -> None:
 async def _run(
     options: ServeOptions, models: Sequence[ServedModel], listener: socket.socket
 ) -> bool:
-    from tinker_ray.engine.app import create_app
     from tinker_ray.engine.host import Host, HostSettings
-    from tinker_ray.engine.http_server import HttpServer
+    from tinker_ray.engine.serving.app import create_app
+    from tinker_ray.engine.serving.http_server import HttpServer
 
     settings = HostSettings(max_queued_sequences=options.max_queued_sequences)
     host = Host(models, options.data, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinker_ray.engine.rejection import RequestRejected
+from tinker_ray.engine.serving.rejection import RequestRejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch")
 
 from tests.fakes.tiny_model import make_tiny_model
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.sampler import Sampler
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.sampling.sampler import Sampler
+from tinker_ray.engine.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")

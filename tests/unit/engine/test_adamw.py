@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinker_ray.engine.adamw import AdamW
+from tinker_ray.engine.training.adamw import AdamW
 from tinker_ray.errors import EngineError
 from tinker_ray.types import AdamParams
 

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.fakes.tiny_model import random_datum, random_tokens, scored_datum
-from tinker_ray.engine.adapter_file import load_adapter, load_training, save_adapter
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.model.adapter_file import load_adapter, load_training, save_adapter
+from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.errors import EngineError
 from tinker_ray.types import AdamParams, LoraConfig
 

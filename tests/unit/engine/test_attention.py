@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tinker_ray.engine.attention import BLOCK_TOKENS, attend_cached
-from tinker_ray.engine.kv_cache import KeyValueShape, RowCache
+from tinker_ray.engine.model.attention import BLOCK_TOKENS, attend_cached
+from tinker_ray.engine.model.kv_cache import KeyValueShape, RowCache
 
 SHAPES = [(4, 4, 8), (4, 2, 16), (6, 2, 32), (8, 8, 64)]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.tiny_model import random_datum
-from tinker_ray.engine.batch import check_datums, pack
+from tinker_ray.engine.training.batch import check_datums, pack
 from tinker_ray.errors import EngineError
 from tinker_ray.types import Datum, ImageChunk, ModelInput, TensorData
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from tinker_ray.engine.draw import DrawPlan
+from tinker_ray.engine.sampling.draw import DrawPlan
 from tinker_ray.types import SamplingParams
 
 CPU = torch.device("cpu")

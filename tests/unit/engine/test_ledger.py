@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinker_ray.engine.ledger import Ledger
-from tinker_ray.engine.row import (
+from tinker_ray.engine.store.ledger import Ledger
+from tinker_ray.engine.store.row import (
     CheckpointRow,
     ModelRow,
     Outcome,

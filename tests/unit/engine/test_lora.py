@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.fakes.tiny_model import VOCAB_SIZE, make_tiny_model, random_tokens
-from tinker_ray.engine.adapter import Adapter, select_targets
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.lora import AdapterSpan, assigned, spans_of, whole_batch
+from tinker_ray.engine.model.adapter import Adapter, select_targets
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.model.lora import AdapterSpan, assigned, spans_of, whole_batch
 from tinker_ray.types import LoraConfig
 
 

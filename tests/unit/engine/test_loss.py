@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.fakes.tiny_model import random_datum
-from tinker_ray.engine.adapter import Adapter
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.batch import TrainingRow, check_datums
-from tinker_ray.engine.forward_pass import LossCall, run_losses
-from tinker_ray.engine.loss import LOSSES, complete_config, token_losses
-from tinker_ray.engine.trainer import TrainedModel
+from tinker_ray.engine.model.adapter import Adapter
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.training.batch import TrainingRow, check_datums
+from tinker_ray.engine.training.forward_pass import LossCall, run_losses
+from tinker_ray.engine.training.loss import LOSSES, complete_config, token_losses
+from tinker_ray.engine.training.trainer import TrainedModel
 from tinker_ray.errors import EngineError
 from tinker_ray.types import LoraConfig
 

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from tinker_ray.engine.ledger import Ledger
-from tinker_ray.engine.operation import TrainingOperation, json_outcome
-from tinker_ray.engine.promise import PromiseStore
+from tinker_ray.engine.serving.operation import TrainingOperation, json_outcome
+from tinker_ray.engine.serving.promise import PromiseStore
+from tinker_ray.engine.store.ledger import Ledger
 from tinker_ray.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tinker_ray.engine.row import Outcome
+    from tinker_ray.engine.store.row import Outcome
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinker_ray.engine.ledger import Ledger
-from tinker_ray.engine.promise import PromiseStore
-from tinker_ray.engine.rejection import RequestRejected
-from tinker_ray.engine.row import Outcome
+from tinker_ray.engine.serving.promise import PromiseStore
+from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.store.ledger import Ledger
+from tinker_ray.engine.store.row import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

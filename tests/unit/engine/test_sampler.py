@@ -18,11 +18,11 @@ from tests.fakes.tiny_model import (
     random_tokens,
     scored_datum,
 )
-from tinker_ray.engine.adapter import Adapter
-from tinker_ray.engine.adapter_file import load_adapter
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.sampler import SampleJob, Sampler
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.model.adapter import Adapter
+from tinker_ray.engine.model.adapter_file import load_adapter
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.sampling.sampler import SampleJob, Sampler
+from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.errors import EngineError
 from tinker_ray.types import AdamParams, LoraConfig, SampledSequence, SampleResponse, SamplingParams
 

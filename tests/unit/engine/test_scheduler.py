@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinker_ray.engine.scheduler import Scheduler, lay_out
-from tinker_ray.engine.sequence import Job, SampleJob, Sequence, StopRule
+from tinker_ray.engine.sampling.scheduler import Scheduler, lay_out
+from tinker_ray.engine.sampling.sequence import Job, SampleJob, Sequence, StopRule
 from tinker_ray.types import SamplingParams
 
 

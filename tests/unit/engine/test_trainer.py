@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.fakes.tiny_model import random_datum
-from tinker_ray.engine.base_model import BaseModel
-from tinker_ray.engine.trainer import Trainer
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.errors import EngineError
 from tinker_ray.types import AdamParams, Datum, ForwardBackwardOutput, LoraConfig
 

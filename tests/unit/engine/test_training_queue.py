@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinker_ray.engine.training_queue import TrainingQueue, TurnOrder
+from tinker_ray.engine.serving.training_queue import TrainingQueue, TurnOrder
 
 
 class Step:

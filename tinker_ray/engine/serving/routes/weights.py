@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine import training_work
-from tinker_ray.engine.answer import host_of, json_answer, promise_answer, record_answer
-from tinker_ray.engine.rejection import RequestRejected, not_found
-from tinker_ray.engine.row import ModelRow
-from tinker_ray.engine.schema import (
+from tinker_ray.engine.serving import training_work
+from tinker_ray.engine.serving.answer import host_of, json_answer, promise_answer, record_answer
+from tinker_ray.engine.serving.rejection import RequestRejected, not_found
+from tinker_ray.engine.serving.schema import (
     LoadWeightsRequest,
     SaveWeightsForSamplerRequest,
     SaveWeightsRequest,
     WeightsInfoRequest,
 )
+from tinker_ray.engine.store.row import ModelRow
 from tinker_ray.types import WeightsInfoResponse
 
 if TYPE_CHECKING:
     from tinker_ray.engine.host import Host
-    from tinker_ray.engine.row import CheckpointRow
-    from tinker_ray.engine.training_runs import Work
+    from tinker_ray.engine.serving.training_runs import Work
+    from tinker_ray.engine.store.row import CheckpointRow
 
 router = APIRouter()
 

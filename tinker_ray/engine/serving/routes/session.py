@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from tinker_ray.engine import training_work
-from tinker_ray.engine.answer import host_of, json_answer, record_answer
-from tinker_ray.engine.row import SessionRow
-from tinker_ray.engine.schema import (
+from tinker_ray.engine.serving import training_work
+from tinker_ray.engine.serving.answer import host_of, json_answer, record_answer
+from tinker_ray.engine.serving.schema import (
     CreateSessionRequest,
     FinishSessionRequest,
     SessionHeartbeatRequest,
 )
+from tinker_ray.engine.store.row import SessionRow
 from tinker_ray.types import GetSessionResponse, ListSessionsResponse
 
 if TYPE_CHECKING:
-    from tinker_ray.engine.row import ModelRow
-    from tinker_ray.engine.training_runs import Work
+    from tinker_ray.engine.serving.training_runs import Work
+    from tinker_ray.engine.store.row import ModelRow
 
 router = APIRouter()
 

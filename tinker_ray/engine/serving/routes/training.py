@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine import training_work
-from tinker_ray.engine.answer import host_of, promise_answer, record_answer
-from tinker_ray.engine.body import plain_body
-from tinker_ray.engine.rejection import RequestRejected
-from tinker_ray.engine.row import ModelRow
-from tinker_ray.engine.schema import CreateModelRequest, ModelRequest, OptimStepRequest
-from tinker_ray.engine.validate import training_batch
+from tinker_ray.engine.serving import training_work
+from tinker_ray.engine.serving.answer import host_of, promise_answer, record_answer
+from tinker_ray.engine.serving.body import plain_body
+from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.serving.schema import CreateModelRequest, ModelRequest, OptimStepRequest
+from tinker_ray.engine.serving.validate import training_batch
+from tinker_ray.engine.store.row import ModelRow
 from tinker_ray.types import GetInfoResponse, ModelData
 from tinker_ray.wire import codec
 

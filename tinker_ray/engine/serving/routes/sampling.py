@@ -6,12 +6,15 @@ import time
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine.answer import host_of, json_answer, record_answer
-from tinker_ray.engine.body import plain_body
-from tinker_ray.engine.rejection import RequestRejected, not_found
-from tinker_ray.engine.row import SamplerRow
-from tinker_ray.engine.schema import CreateSamplingSessionRequest, JoinSamplingSessionRequest
-from tinker_ray.engine.validate import unsupported_sample_keys
+from tinker_ray.engine.serving.answer import host_of, json_answer, record_answer
+from tinker_ray.engine.serving.body import plain_body
+from tinker_ray.engine.serving.rejection import RequestRejected, not_found
+from tinker_ray.engine.serving.schema import (
+    CreateSamplingSessionRequest,
+    JoinSamplingSessionRequest,
+)
+from tinker_ray.engine.serving.validate import unsupported_sample_keys
+from tinker_ray.engine.store.row import SamplerRow
 from tinker_ray.types import GetSamplerResponse
 from tinker_ray.wire import codec, json_value
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine.answer import host_of, json_answer, outcome_answer
-from tinker_ray.engine.rejection import RequestRejected
-from tinker_ray.engine.schema import RetrieveFutureRequest
+from tinker_ray.engine.serving.answer import host_of, json_answer, outcome_answer
+from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.serving.schema import RetrieveFutureRequest
 from tinker_ray.wire import codec
 
 router = APIRouter()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine.answer import host_of, json_answer, record_answer
-from tinker_ray.engine.schema import TelemetryRequest
+from tinker_ray.engine.serving.answer import host_of, json_answer, record_answer
+from tinker_ray.engine.serving.schema import TelemetryRequest
 from tinker_ray.types import GetServerCapabilitiesResponse, SupportedModel
 
 router = APIRouter()

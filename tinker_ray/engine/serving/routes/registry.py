@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from tinker_ray.engine.answer import host_of, record_answer
+from tinker_ray.engine.serving.answer import host_of, record_answer
 from tinker_ray.types import (
     Checkpoint,
     CheckpointsListResponse,
@@ -18,7 +18,7 @@ from tinker_ray.types import (
 
 if TYPE_CHECKING:
     from tinker_ray.engine.host import Host
-    from tinker_ray.engine.row import CheckpointRow, ModelRow
+    from tinker_ray.engine.store.row import CheckpointRow, ModelRow
 
 router = APIRouter()
 

@@ -1,0 +1,121 @@
+"""Drawing one token for every row of logits, each row by its own parameters.
+
+Every row's draw is a function of its logits and its uniform number alone: the inverse of the
+cumulative distribution, summed in float64. Knows nothing of sequences or of where the logits come
+from.
+
+Top-k comes first, top-p then keeps the likeliest tokens that together reach p of what is left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from tinker_ray.types import SamplingParams
+
+_CANDIDATES = 1024
+"""Tokens to sort before sorting them all: top-p rarely needs more."""
+
+
+class DrawPlan:
+    """The parameters of a batch of rows, ready to be applied step after step."""
+
+    def __init__(self, params: Sequence[SamplingParams], device: torch.device) -> None:
+        """Take the parameters of row ``i`` from ``params[i]``."""
+        temperatures = [item.temperature for item in params]
+        greedy = [row for row, value in enumerate(temperatures) if value == 0]
+        truncated = [
+            row
+            for row, item in enumerate(params)
+            if item.temperature > 0 and (item.top_k > 0 or item.top_p < 1)
+        ]
+        self._device = device
+        self._temperature: torch.Tensor | None = None
+        if any(value not in {0.0, 1.0} for value in temperatures):
+            divisors = [value or 1.0 for value in temperatures]
+            self._temperature = torch.tensor(divisors, device=device)[:, None]
+        self._greedy = torch.tensor(greedy, device=device) if greedy else None
+        self._truncated = torch.tensor(truncated, device=device) if truncated else None
+        self._top_k = torch.tensor([params[row].top_k for row in truncated], device=device)
+        self._top_p = torch.tensor(
+            [params[row].top_p for row in truncated], device=device, dtype=torch.float64
+        )
+
+    def draw(
+        self,
+        logits_NV: torch.Tensor,
+        uniforms: npt.NDArray[np.float64],
+    ) -> tuple[list[int], list[float]]:
+        """Return a token and its logprob for each row of ``(N, vocab)`` logits.
+
+        Logprobs are those of the logits as they are: no temperature, no truncation. A row of logits
+        that are not finite gives a logprob that is not finite.
+        """
+        uniform = torch.from_numpy(uniforms).to(self._device)[:, None]
+        logprobs = torch.log_softmax(logits_NV, dim=-1)
+        if self._temperature is None:
+            probabilities = logprobs.exp()
+        else:
+            probabilities = torch.softmax(logits_NV / self._temperature, dim=-1)
+        tokens = _invert(probabilities, uniform)
+        if self._truncated is not None:
+            rows = self._truncated
+            tokens[rows] = _draw_truncated(
+                probabilities[rows], uniform[rows], self._top_k, self._top_p
+            )
+        if self._greedy is not None:
+            tokens[self._greedy] = logits_NV[self._greedy].argmax(dim=-1, keepdim=True)
+        chosen = logprobs.gather(-1, tokens)
+        return tokens[:, 0].tolist(), chosen[:, 0].tolist()
+
+
+def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Return each row's first index whose cumulative probability exceeds its uniform number."""
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return index.clamp_(max=probabilities.shape[-1] - 1)
+
+
+def _draw_truncated(
+    probabilities: torch.Tensor, uniform: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor
+) -> torch.Tensor:
+    num_candidates = min(_CANDIDATES, probabilities.shape[-1])
+    kept, ids, enough = _truncate(probabilities, top_k, top_p, num_candidates)
+    tokens = ids.gather(-1, _invert(kept, uniform))
+    if not bool(enough.all()):
+        rows = (~enough).nonzero()[:, 0]
+        everything = probabilities.shape[-1]
+        kept, ids, _ = _truncate(probabilities[rows], top_k[rows], top_p[rows], everything)
+        tokens[rows] = ids.gather(-1, _invert(kept, uniform[rows]))
+    return tokens
+
+
+def _truncate(
+    probabilities: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, num_candidates: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Zero what top-k and top-p exclude among the likeliest tokens.
+
+    Returns:
+        Probabilities ``(N, candidates)`` in falling order, their token ids, and for each row
+        whether the candidates were enough.
+    """
+    values, ids = probabilities.topk(num_candidates, dim=-1)
+    rank = torch.arange(num_candidates, device=values.device)
+    has_k = (top_k > 0)[:, None]
+    values = values.double().masked_fill(has_k & (rank >= top_k[:, None]), 0.0)
+    total = torch.where(has_k, values.sum(-1, keepdim=True), probabilities.sum(-1, keepdim=True))
+    before = values.cumsum(-1) - values
+    has_p = (top_p < 1)[:, None]
+    excluded = has_p & (before >= top_p[:, None] * total) & (rank > 0)
+    is_all = num_candidates == probabilities.shape[-1]
+    enough_k = has_k & (top_k[:, None] <= num_candidates)
+    enough_p = has_p & ~has_k & excluded[:, -1:]
+    return values.masked_fill(excluded, 0.0), ids, (enough_k | enough_p | is_all)[:, 0]

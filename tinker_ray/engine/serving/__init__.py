@@ -1,0 +1,1 @@
+"""The HTTP side: requests checked, promises kept, training operations in their order."""

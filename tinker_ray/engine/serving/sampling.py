@@ -1,0 +1,183 @@
+"""The way of a sampling request: addressed to weights, checked, accepted, sampled, told.
+
+Knows nothing of HTTP. Lives on one event loop.
+
+Invariant: a request is refused for lack of room before anything of it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinker_ray.engine.sampling.sampler import SampleJob
+from tinker_ray.engine.serving.operation import failure, failure_of
+from tinker_ray.engine.serving.rejection import RequestRejected, not_found
+from tinker_ray.engine.serving.validate import sample_prompt
+from tinker_ray.engine.store.row import Outcome
+from tinker_ray.engine.store.snapshot_cache import SnapshotCache
+from tinker_ray.telemetry import inject, names
+from tinker_ray.telemetry.trace import record
+from tinker_ray.wire import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from tinker_ray.engine.model.adapter import Adapter
+    from tinker_ray.engine.served_model import ServedModel
+    from tinker_ray.engine.serving.promise import Promise, PromiseStore
+    from tinker_ray.engine.shelf import Shelf
+    from tinker_ray.engine.store.checkpoint_store import CheckpointStore
+    from tinker_ray.engine.store.ledger import Ledger
+    from tinker_ray.types import SampleResponse
+    from tinker_ray.wire.request import SampleRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What to sample from: a base model, with the adapter of a folder if there is one."""
+
+    base_model: str
+    directory: Path | None
+
+
+class Sampling:
+    """The samples of an engine.
+
+    Args:
+        ledger: Where sampling sessions are recorded.
+        checkpoints: Where the weights are.
+        promises: Where the results are.
+        shelf: The base models.
+        max_queued_sequences: Sequences that may wait for a row in one base model's batch.
+
+    Attributes:
+        snapshots: The adapters in memory.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        checkpoints: CheckpointStore,
+        promises: PromiseStore,
+        shelf: Shelf,
+        *,
+        max_queued_sequences: int,
+    ) -> None:
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._promises = promises
+        self.snapshots = SnapshotCache()
+        self._shelf = shelf
+        self._max_queued_sequences = max_queued_sequences
+
+    async def accept(self, request: SampleRequest, content: bytes) -> Promise:
+        """Accept a request, or find the promise of the one that it repeats.
+
+        Raises:
+            RequestRejected: The request is wrong, its weights are unknown, or the queue is full
+                (429).
+        """
+        weights = self._weights(request)
+        served = self._shelf.find(weights.base_model)
+        prompt = sample_prompt(request, served.base, max_sequences=self._max_queued_sequences)
+        adapter = await self._adapter(served, weights)
+        key = _key(request, content)
+        if key is not None and (known := self._promises.find_sample(key)) is not None:
+            return known
+        queued = served.sampler.queued_sequences
+        if queued and queued + request.num_samples > self._max_queued_sequences:
+            raise RequestRejected(f"{queued} sequences are waiting: try again", status_code=429)
+        job = SampleJob(
+            prompt=prompt,
+            adapter=adapter,
+            params=request.sampling_params,
+            num_samples=request.num_samples,
+            prompt_logprobs=request.prompt_logprobs,
+            topk_prompt_logprobs=request.topk_prompt_logprobs,
+        )
+        promise = self._promises.open_sample(key)
+        self._start(served, job, promise)
+        return promise
+
+    def _weights(self, request: SampleRequest) -> Weights:
+        if request.sampling_session_id is not None:
+            row = self._ledger.sampler(request.sampling_session_id)
+            if row is None:
+                message = f"there is no sampling session {request.sampling_session_id!r}"
+                raise not_found(message, "sampling_session_id")
+            return Weights(row.base_model, row.directory)
+        return self.resolve(request.base_model, request.model_path)
+
+    def resolve(self, base_model: str | None, model_path: str | None) -> Weights:
+        """Find the weights of a checkpoint or of a base model.
+
+        Raises:
+            RequestRejected: They are unknown, or do not belong together.
+        """
+        if model_path is None:
+            if base_model is None:
+                raise RequestRejected("give base_model or model_path", field="base_model")
+            return Weights(self._shelf.find(base_model).base.name, None)
+        row = self._checkpoints.resolve(model_path, field="model_path")
+        run = self._ledger.model(row.run_id)
+        if run is None:
+            raise not_found(f"there is no training run {row.run_id!r}", "model_path")
+        if base_model not in {None, run.base_model}:
+            message = f"{model_path} was trained on {run.base_model!r}, not on {base_model!r}"
+            raise RequestRejected(message, field="base_model")
+        self._shelf.find(run.base_model, field="model_path")
+        return Weights(run.base_model, row.directory)
+
+    async def _adapter(self, served: ServedModel, weights: Weights) -> Adapter | None:
+        if weights.directory is None:
+            return None
+        if not weights.directory.exists():
+            message = "the weights of this sampling session were deleted"
+            raise not_found(message, "sampling_session_id")
+        return await self.snapshots.get(weights.directory, served.base.device)
+
+    def _start(self, served: ServedModel, job: SampleJob, promise: Promise) -> None:
+        loop = asyncio.get_running_loop()
+        carrier, started_ns = inject(), time.time_ns()
+        future = served.sampler.submit(job)
+        promise.cancel = future.cancel
+
+        def settle() -> None:
+            attributes = {names.REQUEST_ID: promise.request_id}
+            record(
+                names.ENGINE_SAMPLE,
+                start_ns=started_ns,
+                end_ns=time.time_ns(),
+                attributes=attributes,
+                carrier=carrier,
+            )
+            self._promises.show(promise, _outcome(future))
+
+        def wake(_: Future[SampleResponse]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle)
+
+        future.add_done_callback(wake)
+
+
+def _key(request: SampleRequest, content: bytes) -> Hashable | None:
+    """What a repetition of a request has in common with it: its place, and every byte."""
+    if request.sampling_session_id is None or request.seq_id is None:
+        return None
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return request.sampling_session_id, request.seq_id, digest
+
+
+def _outcome(future: Future[SampleResponse]) -> Outcome:
+    if future.cancelled():
+        return failure("cancelled by the client", "user")
+    if (error := future.exception()) is not None:
+        return failure_of(error, "sample")
+    return Outcome("sample", codec.encode_sample_response(future.result(), proto=True).content)

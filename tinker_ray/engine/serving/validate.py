@@ -1,0 +1,167 @@
+"""Checks of bulk requests against the base model that would serve them, before they are accepted.
+
+Pure: values in, the values that the engine computes with out. Every mistake is found here and named
+by its path in the request.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.training.batch import check_datums
+from tinker_ray.engine.training.loss import complete_config
+from tinker_ray.errors import EngineError
+from tinker_ray.types import EncodedTextChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from tinker_ray.engine.model.base_model import BaseModel
+    from tinker_ray.types import ModelInput, SamplingParams
+    from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_UNSUPPORTED_SAMPLE_KEYS = (
+    "topk_sample_logprobs",
+    "target_prompt_logprobs",
+    "prompt_alt_tokens_k",
+    "prompt_logprobs_last_n",
+)
+
+
+def training_batch(request: ForwardBackwardRequest, base: BaseModel) -> dict[str, float]:
+    """Check a batch; return the complete configuration of its loss.
+
+    Raises:
+        RequestRejected: Something is missing, unknown, not finite, of a wrong shape or dtype, or
+            out of range.
+    """
+    try:
+        config = complete_config(request.loss_fn, _numbers(request.loss_fn_config))
+        check_datums(
+            request.data,
+            request.loss_fn,
+            vocab_size=base.vocab_size,
+            context_length=base.context_length,
+        )
+    except EngineError as error:
+        raise RequestRejected(error.message) from error
+    for index, datum in enumerate(request.data):
+        for key, tensor in datum.loss_fn_inputs.items():
+            dtype = "int64" if key == "target_tokens" else "float32"
+            if tensor.dtype != dtype:
+                message = f"is {tensor.dtype}, expected {dtype}"
+                raise RequestRejected(message, field=f"data[{index}].loss_fn_inputs.{key}")
+    return config
+
+
+def _numbers(config: Mapping[str, float | str]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for key, value in config.items():
+        if isinstance(value, str) or not math.isfinite(value):
+            message = f"must be a finite number, got {value!r}"
+            raise RequestRejected(message, field=f"loss_fn_config.{key}")
+        numbers[key] = value
+    low, high = numbers.get("clip_low_threshold"), numbers.get("clip_high_threshold")
+    if low is not None and high is not None and low > high:
+        message = f"is {low}, above clip_high_threshold {high}"
+        raise RequestRejected(message, field="loss_fn_config.clip_low_threshold")
+    return numbers
+
+
+def sample_prompt(
+    request: SampleRequest, base: BaseModel, *, max_sequences: int
+) -> npt.NDArray[np.int64]:
+    """Check a sampling request; return the tokens of its prompt.
+
+    Raises:
+        RequestRejected: A token or parameter is out of range, or the prompt holds more than text.
+    """
+    prompt = _prompt(request.prompt, base)
+    if not 1 <= request.num_samples <= max_sequences:
+        message = f"must be from 1 to {max_sequences}, got {request.num_samples}"
+        raise RequestRejected(message, field="num_samples")
+    if not 0 <= request.topk_prompt_logprobs <= base.vocab_size:
+        message = f"must be from 0 to {base.vocab_size}, got {request.topk_prompt_logprobs}"
+        raise RequestRejected(message, field="topk_prompt_logprobs")
+    _sampling_params(request.sampling_params, base)
+    return prompt
+
+
+def unsupported_sample_keys(body: Mapping[str, Any]) -> None:
+    """Refuse the features of a sampling request that the engine does not have.
+
+    Raises:
+        RequestRejected: One of them is asked for.
+    """
+    for key in _UNSUPPORTED_SAMPLE_KEYS:
+        if body.get(key):
+            raise RequestRejected("is not supported by this engine", field=key)
+
+
+def _prompt(prompt: ModelInput, base: BaseModel) -> npt.NDArray[np.int64]:
+    parts = []
+    for index, chunk in enumerate(prompt.chunks):
+        if not isinstance(chunk, EncodedTextChunk):
+            message = f"is an image, and {base.name} reads only text"
+            raise RequestRejected(message, field=f"prompt.chunks[{index}]")
+        parts.append(np.asarray(chunk.tokens, dtype=np.int64))
+    tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    if tokens.size == 0:
+        raise RequestRejected("has no tokens", field="prompt")
+    if tokens.size > base.context_length:
+        message = f"has {tokens.size} tokens, the context of {base.name} is {base.context_length}"
+        raise RequestRejected(message, field="prompt")
+    outside = np.flatnonzero((tokens < 0) | (tokens >= base.vocab_size))
+    if outside.size:
+        where = int(outside[0])
+        message = f"has token {tokens[where]} at {where}, ids go from 0 to {base.vocab_size - 1}"
+        raise RequestRejected(message, field="prompt")
+    return tokens
+
+
+def _sampling_params(params: SamplingParams, base: BaseModel) -> None:
+    wrong = {
+        "max_tokens": params.max_tokens is not None and params.max_tokens < 0,
+        "temperature": not math.isfinite(params.temperature) or params.temperature < 0,
+        "top_p": not 0 < params.top_p <= 1,
+        "top_k": params.top_k != -1 and params.top_k < 1,
+        "seed": params.seed is not None and not -(2**63) <= params.seed < 2**64,
+    }
+    for key, is_wrong in wrong.items():
+        if is_wrong:
+            message = f"is out of range: {getattr(params, key)}"
+            raise RequestRejected(message, field=f"sampling_params.{key}")
+    stops: list[str | int] = (
+        [params.stop] if isinstance(params.stop, str) else list(params.stop or ())
+    )
+    for index, stop in enumerate(stops):
+        known = bool(stop) if isinstance(stop, str) else 0 <= stop < base.vocab_size
+        if not known:
+            message = f"is not a text or a token id: {stop!r}"
+            raise RequestRejected(message, field=f"sampling_params.stop[{index}]")
+    if any(isinstance(stop, str) for stop in stops) and base.tokenizer is None:
+        message = f"strings need a tokenizer, and {base.name} has none: use token ids"
+        raise RequestRejected(message, field="sampling_params.stop")
+
+
+def checkpoint_name(name: str) -> str:
+    """Check the name of a checkpoint.
+
+    Raises:
+        RequestRejected: It is not one of letters, digits, dots, hyphens and underscores.
+    """
+    if not _NAME.match(name):
+        message = (
+            f"{name!r} is not a checkpoint name: use up to 128 letters, digits, '.', '-' and '_', "
+            "with a letter or digit first"
+        )
+        raise RequestRejected(message, field="path")
+    return name

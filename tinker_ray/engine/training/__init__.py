@@ -1,0 +1,1 @@
+"""Losses, gradients and optimizer steps of many adapters on one base model."""
