@@ -50,7 +50,8 @@ fmt: .venv/.installed-dev ## format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix
 
 bench: .venv/.installed-dev ## the benchmarks; they print and write what they measure
-	@$(BIN)/pytest -m bench --capture=no tests/bench
+	@$(BIN)/python -m tests.bench.bench_engine_sampling --model tinker_ray/engine/tiny_adder/model --out tests/bench/results/engine_sampling.json
+	@$(BIN)/python -m tests.bench.bench_latency --out tests/bench/results/latency.json
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
 	@$(BIN)/pytest -m "chaos or soak" tests/chaos

@@ -27,8 +27,8 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="tinker-ray-tests-"))
 RUN_ID = secrets.token_hex(8)
 RUN_ID_VARIABLE = "TINKER_RAY_TEST_RUN"
 
-TIMEOUT_BY_FOLDER_S = {"e2e": 240, "chaos": 300, "bench": 600}
-FOLDERS = ("architecture", "unit", "contract", "e2e", "chaos", "bench")
+TIMEOUT_BY_FOLDER_S = {"e2e": 240, "chaos": 300}
+FOLDERS = ("architecture", "unit", "contract", "e2e", "chaos")
 """Also the order of a run: what is cheap first, and no Ray in the process before e2e."""
 
 

@@ -105,13 +105,13 @@ def median(values: dict[str, list[tuple[float, float]]], column: int) -> dict[st
     }
 
 
-def run(directory: Path, rounds: int) -> dict[str, object]:
+def run(directory: Path, rounds: int, num_prompts: int = NUM_PROMPTS) -> dict[str, object]:
     """Measure all contenders in turns; return medians and all values, in tokens per second."""
     base = BaseModel.load("bench", directory)
     model = AutoModelForCausalLM.from_pretrained(directory).eval()
     adapter = Adapter.initial(base.targets, LoraConfig(rank=16, seed=0), base.device)
     rng = np.random.default_rng(0)
-    lengths = rng.integers(8, 24, NUM_PROMPTS)
+    lengths = rng.integers(8, 24, num_prompts)
     prompts = [rng.integers(3, base.vocab_size, length) for length in lengths]
     sampler = Sampler(base)
     contenders: dict[str, Callable[[], int]] = {
@@ -134,7 +134,7 @@ def run(directory: Path, rounds: int) -> dict[str, object]:
                 values[name].append(value)
     sampler.close()
     return {
-        "what": f"{NUM_PROMPTS} prompts of 8 to 23 tokens, {MAX_TOKENS} tokens each, tokens/s",
+        "what": f"{num_prompts} prompts of 8 to 23 tokens, {MAX_TOKENS} tokens each, tokens/s",
         "num_parameters": base.num_parameters,
         "threads": {"engine": base.num_threads, "generate": torch.get_num_threads()},
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor()},

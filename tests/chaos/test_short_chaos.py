@@ -41,7 +41,8 @@ ray.init(sys.argv[1], log_to_driver=False)
 asyncio.run(main())
 """
 
-SEED = 20
+SHORT_SEED = 20
+SOAK_SEEDS = range(21, 31)
 KILLS = 3
 
 
@@ -56,29 +57,40 @@ async def killing_after(
         print(f"killed at {moment}")  # noqa: T201 - the story, if the test fails
 
 
+@pytest.fixture(
+    params=[SHORT_SEED, *(pytest.param(number, marks=pytest.mark.soak) for number in SOAK_SEEDS)]
+)
+def seed(request: pytest.FixtureRequest) -> int:
+    """One seed in the default run, ten more in the long one."""
+    number: int = request.param
+    return number
+
+
 def moments(total: int, seed: int) -> list[int]:
     """When to strike, in units of work done; the same for the same seed."""
-    chosen = sorted(Random(f"{SEED}/{seed}").sample(range(1, total * 3 // 4), KILLS))
-    print(f"seed {SEED}/{seed}: kill at {chosen} of {total}")  # noqa: T201 - the story
+    chosen = sorted(Random(f"{seed}/{total}").sample(range(1, total * 3 // 4), KILLS))
+    print(f"seed {seed}: kill at {chosen} of {total}")  # noqa: T201 - the story
     return chosen
 
 
-async def test_samples_survive_the_death_of_their_sampler() -> None:
+async def test_samples_survive_the_death_of_their_sampler(seed: int) -> None:
     toy = ToyService(sample_s=0.2, dispatch_s=0.01)
     async with cluster_session(toy) as session:
         await session.runtime.sampling.sample(session.request(1000))
         work = [
-            asyncio.create_task(session.runtime.sampling.sample(session.request(seed)))
-            for seed in range(200)
+            asyncio.create_task(session.runtime.sampling.sample(session.request(number)))
+            for number in range(200)
         ]
         [sampler] = session.runtime.sampling._samplers
-        await killing_after(lambda: len(toy.sampled), moments(200, 1), lambda: kill(sampler.remote))
+        await killing_after(
+            lambda: len(toy.sampled), moments(200, seed), lambda: kill(sampler.remote)
+        )
         answers = await asyncio.gather(*work)
-    assert [expected_tokens(seed) for seed in range(200)] == [tokens(item) for item in answers]
+    assert [expected_tokens(number) for number in range(200)] == [tokens(item) for item in answers]
     assert {1} == set(toy.sampled.values())
 
 
-async def test_training_operations_are_applied_once_whoever_dies() -> None:
+async def test_training_operations_are_applied_once_whoever_dies(seed: int) -> None:
     toy = ToyService()
     async with cluster_session(toy) as session:
         model = await session.runtime.session.create_model(0, "toy", LoraConfig(rank=4))
@@ -89,34 +101,38 @@ async def test_training_operations_are_applied_once_whoever_dies() -> None:
             asyncio.create_task(training.run(OptimStep(seq, AdamParams()))) for seq in range(2, 151)
         ]
         applied = toy.applied[model.model_id]
-        await killing_after(lambda: len(applied), moments(150, 2), lambda: kill(training._remote))
+        await killing_after(
+            lambda: len(applied), moments(150, seed), lambda: kill(training._remote)
+        )
         results = await asyncio.gather(*work)
     assert list(range(1, 151)) == [seq for seq, _ in applied]
     assert list(range(2, 151)) == [result.metrics["applied:sum"] for result in results]
 
 
-async def test_sampling_goes_on_under_the_same_limit_when_the_session_actor_dies() -> None:
+async def test_sampling_goes_on_under_the_same_limit_when_the_session_actor_dies(
+    seed: int,
+) -> None:
     toy = ToyService(sample_s=0.05, dispatch_s=0.02)
     async with cluster_session(toy) as session:
         await session.runtime.sampling.sample(session.request(1000))
         work = [
-            asyncio.create_task(session.runtime.sampling.sample(session.request(seed)))
-            for seed in range(300)
+            asyncio.create_task(session.runtime.sampling.sample(session.request(number)))
+            for number in range(300)
         ]
-        [moment, *_] = moments(300, 3)
+        [moment, *_] = moments(300, seed)
         await killing_after(
             lambda: len(toy.sampled), [moment], lambda: kill(session.runtime.session.remote)
         )
         answers = await asyncio.gather(*work)
         inventory = await session.runtime.session.inventory()
         model = await session.runtime.session.create_model(0, "toy", LoraConfig(rank=4))
-    assert [expected_tokens(seed) for seed in range(300)] == [tokens(item) for item in answers]
+    assert [expected_tokens(number) for number in range(300)] == [tokens(item) for item in answers]
     assert toy.most_dispatches <= inventory["permits_limit"]
     assert (session.runtime.session_id, True) == (inventory["session_id"], inventory["heartbeat"])
     assert model.model_id.startswith(session.runtime.session_id)
 
 
-async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere() -> None:
+async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere(seed: int) -> None:
     toy = ToyService(sample_s=0.05)
     async with cluster_session(toy) as session:
 
@@ -130,10 +146,11 @@ async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere() -> None:
         client: Any = Client()
         builders = [CountingGroup([1, 2, number], size=2, num_turns=3) for number in range(40)]
         groups = []
+        strikes = moments(40, seed)
         async with RolloutPool(workers=2, groups_per_worker=4, open_worker=open_worker) as pool:
             async for group in pool.run(builders, client):
                 groups.append(group)
-                if len(groups) in {5, 15}:
+                if len(groups) in strikes:
                     await kill(session.runtime._rollouts[0]._remote)
     assert list(range(40)) == sorted(group.index for group in groups)
     assert any(group.attempt > 0 for group in groups)

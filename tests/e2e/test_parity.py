@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.fakes.workload import datums, draw, prompts, train
 
 import tinker_ray
+from tests.fakes.workload import datums, draw, prompts, train
 from tinker_ray.engine.tiny_adder import NAME
 
 NUM_REQUESTS = 200
