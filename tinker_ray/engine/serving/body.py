@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import zstandard
 from google.protobuf.message import DecodeError
 
 from tinker_ray.engine.serving.rejection import RequestRejected
@@ -36,11 +36,6 @@ async def plain_body(request: Request) -> bytes:
 
 
 def _decompress(content: bytes) -> bytes:
-    try:
-        zstandard: Any = importlib.import_module("zstandard")
-    except ImportError as error:
-        message = "zstd needs the package zstandard, which is not installed here"
-        raise RequestRejected(message, field="Content-Encoding", status_code=415) from error
     try:
         with zstandard.ZstdDecompressor().stream_reader(content) as reader:
             plain: bytes = reader.read(MAX_BODY_BYTES + 1)
