@@ -14,7 +14,7 @@ from tests.e2e import command
 RUN = (
     *command.CLI,
     "train",
-    *("--seed", "4", "--target-accuracy", "0.9"),
+    *("--seed", "4", "--target-accuracy", "0.92"),
     *("--set", "checkpoint_every=2", "--set", "eval_every=4"),
 )
 STEP_LINE = re.compile(r"^ +\d+/\d+ ", re.MULTILINE)
@@ -61,4 +61,4 @@ def test_ctrl_c_at_random_moments_leaves_nothing_running_and_the_run_reaches_its
     assert "going on after step" in last, f"seed {seed}:\n{last}"
     summary = command.summary(tmp_path)
     assert summary["accuracy_before"] <= 0.55
-    assert summary["accuracy_after"] >= 0.88, last  # an evaluation on the way reached 0.90
+    assert summary["accuracy_after"] >= 0.90, last

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinker_ray.rl.config import RunConfig
 
 EXIT_INTERRUPTED = 130
+DEMO_TARGET_ACCURACY = 0.95
 
 
 class ModeOption(StrEnum):
@@ -54,7 +55,11 @@ def demo(
     Starts Ray and an embedded engine, teaches the model to add, ends both. The same command goes on
     with a run that was interrupted.
     """
-    overrides: dict[str, object] = {"seed": seed, "steps": steps}
+    overrides: dict[str, object] = {
+        "seed": seed,
+        "steps": steps,
+        "target_accuracy": DEMO_TARGET_ACCURACY,
+    }
     _launch(lambda: _load(None, overrides), mode, runs, run_dir)
 
 

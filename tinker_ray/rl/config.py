@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     base_model: str = "tinker-ray/tiny-adder"
     environment: str = "adder"
     seed: int = Field(default=0, ge=0)
-    steps: int = Field(default=30, ge=1)
+    steps: int = Field(default=40, ge=1)
     prompts_per_step: int = Field(default=64, ge=1)
     samples_per_prompt: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=8, ge=1)

@@ -199,9 +199,14 @@ class Loop:
     async def _evaluate(
         self, sampler: SamplingClient, name: str
     ) -> tuple[list[FinishedGroup], Measure]:
-        """Draw at temperature 1 on held-out problems, with the same seeds at each evaluation."""
+        """Draw at temperature 1 on held-out problems.
+
+        The evaluations before and after the run share their seeds; those on the way have others, so
+        that a run which ends at one of them is judged by fresh draws.
+        """
+        place = "ends" if name in {"before", "after"} else "steps"
         params = RolloutParams(
-            max_tokens=self._config.max_tokens, seed=derive_seed(self._config.seed, "eval")
+            max_tokens=self._config.max_tokens, seed=derive_seed(self._config.seed, "eval", place)
         )
         groups = await self._gather(self._dataset.held_out(), sampler, params, f"evaluation {name}")
         self._directory.write_transcript(name, render(f"held out, {name}", groups, self._decode))
