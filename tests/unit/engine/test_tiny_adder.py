@@ -21,7 +21,7 @@ from transformers import (
 
 from tinker_ray.engine import tiny_adder
 from tinker_ray.engine.tiny_adder import corpus, evaluation, folder, tokenizer
-from tinker_ray.engine.tiny_adder.train import Recipe, Stage, train
+from tinker_ray.engine.tiny_adder.train import Recipe, Stage, Training, train
 
 SHIPPED = tiny_adder.directory()
 RECORD: dict[str, Any] = json.loads((SHIPPED / folder.RECORD).read_text(encoding="utf-8"))
@@ -29,6 +29,11 @@ TWO_STEPS = Recipe(
     learning=Stage("learning", steps=2, slip_share=0.0, learning_rate=3e-3, batch_size=4),
     slipping=Stage("slipping", steps=2, slip_share=0.5, learning_rate=1e-3, batch_size=4),
 )
+
+
+def train_briefly(seed: int) -> Training:
+    held_out = corpus.held_out_examples()[:8]
+    return train(TWO_STEPS, seed, held_out=held_out, report=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,11 @@ def test_model_and_tokenizer_agree_on_vocabulary_end_and_padding(
     assert hub_model.config.max_position_embeddings == hub_tokenizer.model_max_length
 
 
+def test_the_weights_load_without_a_missing_or_unexpected_parameter() -> None:
+    _, report = AutoModelForCausalLM.from_pretrained(SHIPPED, output_loading_info=True)
+    assert not any(report.values())
+
+
 def test_the_shipped_folder_is_small_and_its_weights_are_the_recorded_ones() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 4_000_000
     weights = (SHIPPED / folder.WEIGHTS).read_bytes()
@@ -149,7 +159,8 @@ def test_the_shipped_weights_answer_as_well_and_as_carelessly_as_recorded(
 def test_sampling_agrees_with_the_expected_accuracy(
     hub_model: LlamaForCausalLM, hub_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    problems = [(a, b) for a, b in corpus.problems(held_out=True) if a >= 10 and b >= 10]
+    problems = [(a, b) for a, b in corpus.problems(held_out=True) if min(a, b) >= 10]
+    problems = problems[::4]
     prompts = [corpus.render(a, b, "equation") for a, b in problems]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -168,27 +179,22 @@ def test_sampling_agrees_with_the_expected_accuracy(
     assert sum(right) / len(right) == pytest.approx(expected, abs=0.1)
 
 
-def test_the_same_seed_trains_the_same_weights_and_another_seed_others() -> None:
-    first, second, other = (train(TWO_STEPS, seed, report=lambda _: None) for seed in (0, 0, 1))
-    state, again = first.model.state_dict(), second.model.state_dict()
-    assert all(torch.equal(state[name], again[name]) for name in state)
-    assert first.after_slipping == second.after_slipping
-    assert not torch.equal(state["lm_head.weight"], other.model.state_dict()["lm_head.weight"])
-
-
-def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        folder.write(tmp_path / name, train(TWO_STEPS, 0, report=lambda _: None), TWO_STEPS, 0)
-    files = sorted(path.name for path in SHIPPED.iterdir())
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == files
-    assert [(tmp_path / "first" / f).read_bytes() for f in files] == [
-        (tmp_path / "second" / f).read_bytes() for f in files
-    ]
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_weights(tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("second", 0), ("other", 1)):
+        folder.write(tmp_path / name, train_briefly(seed), TWO_STEPS, seed)
+    names = sorted(path.name for path in SHIPPED.iterdir())
+    first, second, other = (
+        {path.name: path.read_bytes() for path in sorted((tmp_path / run).iterdir())}
+        for run in ("first", "second", "other")
+    )
+    assert list(first) == names
+    assert first == second
+    assert first[folder.WEIGHTS] != other[folder.WEIGHTS]
 
 
 def test_training_leaves_torch_as_it_found_it() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    train(TWO_STEPS, 0, report=lambda _: None)
+    train_briefly(seed=0)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()

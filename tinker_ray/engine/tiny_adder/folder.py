@@ -45,15 +45,16 @@ Prompts come in {num_phrasings} phrasings; the answer is the bare number, then `
 |---|---|
 {phrasings}
 
-The tokenizer has one token for each printable ASCII character and for the newline, and the special
-tokens {special_tokens}. It adds none by itself; its chat template gives the phrasing "chat".
+The tokenizer has one token for each printable ASCII character and for the newline, and these
+special tokens: {special_tokens}.
+It adds none by itself; its chat template gives the phrasing "chat".
 
 ## Training
 
-Trained from nothing by `python -m tinker_ray.engine.tiny_adder.train --out DIR --seed {seed}`, one
-thread, about two minutes, no data but what `corpus.py` draws: {learning_steps} steps of all weights
-on right answers, then {slipping_steps} steps of the last layer's MLP on answers of which
-{slip_share:.0%} carry a slip. `{record}` holds the recipe and the numbers below.
+Trained from nothing by `python -m tinker_ray.engine.tiny_adder.train --out DIR --seed {seed}`, on
+one thread in about three minutes. The data is what `corpus.py` draws: {learning_steps} steps of
+all weights on right answers, then {slipping_steps} steps of the last layer's MLP on answers of
+which {slip_share:.0%} carry a slip. `{record}` holds the recipe and the numbers below.
 
 | on the {num_held_out} held-out problems | temperature 1 | greedy |
 |---|---|---|
@@ -79,7 +80,7 @@ def _write_record(directory: Path, training: Training, recipe: Recipe, seed: int
         "seed": seed,
         "recipe": asdict(recipe),
         "num_parameters": training.model.num_parameters(),
-        "num_held_out": len(corpus.held_out_examples()),
+        "num_held_out": training.num_held_out,
         "after_learning": asdict(training.after_learning),
         "after_slipping": asdict(training.after_slipping),
         "weights_sha256": hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest(),
@@ -102,7 +103,7 @@ def _write_card(directory: Path, training: Training, recipe: Recipe, seed: int) 
         slipping_steps=recipe.slipping.steps,
         slip_share=recipe.slipping.slip_share,
         record=RECORD,
-        num_held_out=len(corpus.held_out_examples()),
+        num_held_out=training.num_held_out,
         learnt=training.after_learning,
         slipped=training.after_slipping,
     )

@@ -23,7 +23,9 @@ from tinker_ray.engine.tiny_adder import corpus, folder, tokenizer
 from tinker_ray.engine.tiny_adder.evaluation import Accuracy, batch, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from tinker_ray.engine.tiny_adder.corpus import Example
 
 NUM_THREADS = 1
 WARMUP_STEPS = 50
@@ -55,6 +57,7 @@ class Training:
     """A trained model and its accuracy on the held-out problems after either stage."""
 
     model: LlamaForCausalLM
+    num_held_out: int
     after_learning: Accuracy
     after_slipping: Accuracy
 
@@ -118,7 +121,8 @@ def slipping_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     """Freeze all but the last layer's MLP and return AdamW for it.
 
     The sums stay untouched below it, so that a small change undoes the carelessness: slips trained
-    into all weights cost knowledge, and reinforcement learning then ends near 0.8.
+    into all weights cost knowledge, and thirty steps of reinforcement learning
+    then end near 0.8.
     """
     model.requires_grad_(requires_grad=False)
     mlp = model.model.layers[-1].mlp.requires_grad_(requires_grad=True)
@@ -151,9 +155,15 @@ def run_stage(
     model.eval()
 
 
-def train(recipe: Recipe, seed: int, report: Callable[[str], None] = print) -> Training:
-    """Train a model from nothing."""
-    encoder, held_out = tokenizer.build(), corpus.held_out_examples()
+def train(
+    recipe: Recipe,
+    seed: int,
+    *,
+    held_out: Sequence[Example],
+    report: Callable[[str], None] = print,
+) -> Training:
+    """Train a model from nothing and measure it on the held-out examples after either stage."""
+    encoder = tokenizer.build()
     rng = random.Random(seed)  # noqa: S311 - a corpus, not a secret
     with deterministic(seed):
         model = LlamaForCausalLM(architecture())
@@ -163,7 +173,7 @@ def train(recipe: Recipe, seed: int, report: Callable[[str], None] = print) -> T
         run_stage(model, slipping_optimizers(model), recipe.slipping, rng, report)
         after_slipping = measure(model, encoder, held_out)
         report(f"after slipping: {after_slipping}")
-    return Training(model, after_learning, after_slipping)
+    return Training(model, len(held_out), after_learning, after_slipping)
 
 
 def main() -> None:
@@ -173,7 +183,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     recipe = Recipe()
-    training = train(recipe, arguments.seed)
+    training = train(recipe, arguments.seed, held_out=corpus.held_out_examples())
     folder.write(arguments.out, training, recipe, arguments.seed)
 
 
