@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,7 +48,7 @@ class Place:
     pid: int
 
 
-class Shell:
+class Shell(ABC):
     """What every actor has around its plain class."""
 
     component: ClassVar[str]
@@ -62,9 +63,9 @@ class Shell:
         except TinkerError as error:
             self._failure = error
 
+    @abstractmethod
     def build(self, *arguments: Any) -> Any:  # noqa: ANN401
         """Make the plain object; a ``TinkerError`` is what every call will raise."""
-        raise NotImplementedError
 
     async def call(
         self, method: str, arguments: tuple[Any, ...], carrier: Mapping[str, str] | None = None
