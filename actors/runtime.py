@@ -24,6 +24,7 @@ from actors.handles.training import TrainingHandle
 from actors.service import ServiceSpec, check_reach
 from tinker_ray.config import telemetry_environment
 from tinker_ray.core.link import Link
+from tinker_ray.core.runtime import FINISH_S
 from tinker_ray.core.session import SessionCore, create_session, fetch_flags
 from tinker_ray.errors import ActorLostError, APIError, ConfigurationError, TinkerError
 from tinker_ray.limits.permit import DISPATCH_LIMIT
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FINISH_S = 10.0
 DRAIN_S = 5.0
 
 

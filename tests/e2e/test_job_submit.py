@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from tests.e2e import command
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ sys.stdin.read()
 ray.shutdown()
 """
 
+MOST_SUBMISSIONS = 10
 RUN = """
 steps = 1
 prompts_per_step = 4
@@ -45,7 +44,7 @@ def cluster(folder: Path) -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, "-c", HEAD],
         cwd=folder,
-        env=command.environment(folder / "home"),
+        env=command.environment(folder),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,37 +55,32 @@ def cluster(folder: Path) -> Iterator[str]:
         head.communicate("")
 
 
-def survivors(home: Path) -> list[str]:
-    """Name the processes that belong to the cluster or its job, after a moment for them to go."""
-    left = [process for process in psutil.process_iter() if belongs(process, home)]
-    _, alive = psutil.wait_procs(left, timeout=10)
-    return [" ".join(process.cmdline()) for process in alive]
-
-
-def belongs(process: psutil.Process, home: Path) -> bool:
-    try:
-        return bool(process.environ().get("TINKER_RAY_HOME") == str(home))
-    except psutil.Error:
-        return False
+def submit(address: str, folder: Path, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    """Submit a job and follow it to its end; a cluster whose agent is not up yet is asked again."""
+    for _ in range(MOST_SUBMISSIONS):
+        job = subprocess.run(
+            [
+                *(Path(sys.executable).with_name("ray"), "job", "submit"),
+                *("--address", address, "--", *entrypoint),
+            ],
+            env=command.environment(folder),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        if "No available agent to submit job" not in job.stderr:
+            break
+    return job
 
 
 def test_the_training_command_runs_as_a_ray_job_and_finds_its_cluster(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(RUN)
     train = f"cd {tmp_path} && {sys.executable} -m tinker_ray.cli train run.toml"
     with cluster(tmp_path) as address:
-        job = subprocess.run(
-            [
-                *(Path(sys.executable).with_name("ray"), "job", "submit"),
-                *("--address", address, "--", "bash", "-c", train),
-            ],
-            env=command.environment(tmp_path / "home"),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        job = submit(address, tmp_path, "bash", "-c", train)
     assert 0 == job.returncode, job.stdout + job.stderr
     assert "cluster mode" in job.stdout
     summary = command.summary(tmp_path)
     assert ("cluster", 1) == (summary["mode"], summary["steps"])
-    assert [] == survivors(tmp_path / "home")
+    assert [] == command.survivors(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tinker_ray.core.session import ModelHandle, ServerFlags
 
 logger = logging.getLogger(__name__)
+
+FINISH_S = 10.0
+"""How long closing waits for a service that does not answer; its session then expires."""
 
 
 def sampling_core(
@@ -99,8 +103,9 @@ class LocalRuntime:
         await self.sampling.aclose()
         await self._heartbeat.stop()
         try:
-            await self.session.finish(reason, detail)
-        except APIError as error:
+            async with asyncio.timeout(FINISH_S):
+                await self.session.finish(reason, detail)
+        except (APIError, TimeoutError) as error:
             logger.warning("session %s could not be finished: %s", self.session_id, error)
         finally:
             await self._link.aclose()

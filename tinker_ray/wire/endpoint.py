@@ -84,9 +84,7 @@ SESSION_HEARTBEAT = Endpoint(
     timeout_s=10.0,
     type_name="session_heartbeat",
 )
-FINISH_SESSION = Endpoint(
-    "POST", f"{_V1}/sessions/{{session_id}}/finish", retries=2, budget_s=0, timeout_s=10.0
-)
+FINISH_SESSION = Endpoint("POST", f"{_V1}/sessions/{{session_id}}/finish")
 CREATE_SAMPLING_SESSION = Endpoint(
     "POST",
     f"{_V1}/create_sampling_session",
