@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPING = b"\nstopping (once more to force) ...\n"
+SHOW_CURSOR = b"\x1b[?25h"
 _STDERR = 2
 
 
@@ -116,6 +117,8 @@ class InterruptGuard:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self._received is not None:
+            if os.isatty(_STDERR):
+                os.write(_STDERR, SHOW_CURSOR)  # a live status hides it
             os._exit(128 + number)
         self._received = number
         os.write(_STDERR, STOPPING)

@@ -34,7 +34,7 @@ class Progress:
     def __enter__(self) -> Self:
         """Begin the live status, if there is a terminal."""
         if self._console.is_terminal:
-            self._status = self._console.status("starting")
+            self._status = self._console.status("starting", refresh_per_second=4)
             self._status.start()
         return self
 
