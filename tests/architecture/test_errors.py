@@ -10,10 +10,13 @@ SAMPLES: dict[str, object] = {
     "actor": "sampler-3",
     "body": {"detail": ["a", 1]},
     "category": "user",
+    "detail": "the environment raised",
     "field": "data[3].model_input",
+    "kind": "environment",
     "message": "what went wrong",
     "request_id": "promise-7",
     "retry_after_s": 1.5,
+    "stage": "step",
     "status_code": 418,
 }
 
