@@ -64,7 +64,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(folder)
         if folder in TIMEOUT_BY_FOLDER_S and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_BY_FOLDER_S[folder]))
-    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(TESTS).parts[0]))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    """Order by folder, what needs no lent Ray first: its agent takes the port of others."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    return FOLDERS.index(folder), "ray_cluster" in getattr(item, "fixturenames", ())
 
 
 # ------------------------------------------------------------------------------------------ leaks
