@@ -28,7 +28,7 @@ class Bridge:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
-        self._detached: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="tinker-ray", daemon=True)
         self._thread.start()
 
@@ -42,38 +42,72 @@ class Bridge:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the bridge; cancelling the future cancels it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+        outcome: Future[T] = concurrent.futures.Future()
+        self.carry(work, outcome)
+        return outcome
 
     def submit_detached(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the bridge that certainly starts and cannot be cancelled.
-
-        Coroutines submitted one after the other start in that order.
-        """
+        """Run a coroutine on the bridge that certainly starts and cannot be cancelled."""
         outcome: Future[T] = concurrent.futures.Future()
-        outcome.set_running_or_notify_cancel()
+        self.carry(work, outcome, detached=True)
+        return outcome
+
+    def carry(
+        self, work: Coroutine[Any, Any, T], outcome: Future[T], *, detached: bool = False
+    ) -> None:
+        """Run a coroutine on the bridge and settle a future with its end.
+
+        Coroutines handed over one after the other start in that order, each in a copy of its
+        caller's context.
+
+        Args:
+            work: What to run.
+            outcome: A new future. Cancelling it cancels the work.
+            detached: The work certainly starts and cannot be cancelled.
+        """
+        if detached:
+            outcome.set_running_or_notify_cancel()
 
         def begin() -> None:
+            if outcome.cancelled():
+                outcome.set_running_or_notify_cancel()  # tells those who wait for several futures
+                work.close()
+                return
             task = self.loop.create_task(work)
-            self._detached.add(task)
+            self._running.add(task)
             task.add_done_callback(finish)
+            if not detached:
+                outcome.add_done_callback(lambda _: self._cancel(task, outcome))
 
         def finish(task: asyncio.Task[T]) -> None:
-            self._detached.discard(task)
-            if task.cancelled():
-                outcome.set_exception(asyncio.CancelledError())
-            elif (error := task.exception()) is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(task.result())
+            self._running.discard(task)
+            _settle(outcome, task)
 
         self.loop.call_soon_threadsafe(begin)
-        return outcome
 
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on the bridge itself, where blocking would be for ever."""
         return threading.current_thread() is self._thread
 
+    def _cancel(self, task: asyncio.Task[Any], outcome: Future[Any]) -> None:
+        if outcome.cancelled():
+            self.loop.call_soon_threadsafe(task.cancel)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+
+def _settle(outcome: Future[T], task: asyncio.Task[T]) -> None:
+    """Give a future the end of a task, unless its owner has cancelled it."""
+    if task.cancelled():
+        outcome.cancel()
+    if not outcome.running() and not outcome.set_running_or_notify_cancel():
+        return
+    if task.cancelled():
+        outcome.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())

@@ -32,9 +32,8 @@ class SamplingClient(Ready):
         self.retry_config = retry_config
         self._session = session
 
-    def __repr__(self) -> str:
-        """Show the sampling session."""
-        return f"SamplingClient({self.sampling_session_id!r})"
+    def _shown(self) -> str:
+        return repr(self.sampling_session_id)
 
     def sample(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.rest import RestClient
+from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.clients.training import TrainingClient, open_sampling_client
 from tinker_ray.config import Settings
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from tinker_ray.clients.sampling import SamplingClient
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.types import GetServerCapabilitiesResponse, RetryConfig
 
@@ -77,7 +77,7 @@ class ServiceClient:
         """
         atexit.unregister(self._session.close)
         self._session.close(status, detail)
-        return APIFuture.done()
+        return APIFuture.of(None)
 
     async def close_async(self, status: str = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""
@@ -139,7 +139,7 @@ class ServiceClient:
             TinkerError: The service refused, for example because it does not know the base model.
         """
         lora = _lora(rank, seed, train_mlp, train_attn, train_unembed)
-        return APIFuture.start(self._create_model(base_model, lora, user_metadata)).result()
+        return TrainingClient.promised(self._create_model(base_model, lora, user_metadata))
 
     async def create_lora_training_client_async(  # noqa: PLR0913 - upstream's signature
         self,
@@ -163,8 +163,7 @@ class ServiceClient:
         Raises:
             TinkerError: The service refused, for example because the path does not exist.
         """
-        work = self._load_model(path, user_metadata, optimizer=False)
-        return APIFuture.start(work).result()
+        return TrainingClient.promised(self._load_model(path, user_metadata, optimizer=False))
 
     async def create_training_client_from_state_async(
         self, path: str, user_metadata: Mapping[str, str] | None = None
@@ -180,8 +179,7 @@ class ServiceClient:
         Raises:
             TinkerError: The service refused, for example because the path does not exist.
         """
-        work = self._load_model(path, user_metadata, optimizer=True)
-        return APIFuture.start(work).result()
+        return TrainingClient.promised(self._load_model(path, user_metadata, optimizer=True))
 
     async def create_training_client_from_state_with_optimizer_async(
         self, path: str, user_metadata: Mapping[str, str] | None = None
@@ -204,7 +202,7 @@ class ServiceClient:
             TinkerError: The service knows neither.
         """
         work = open_sampling_client(self._session, base_model, model_path, retry_config)
-        return APIFuture.start(work).result()
+        return SamplingClient.promised(work)
 
     async def create_sampling_client_async(
         self,

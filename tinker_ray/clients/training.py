@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.clients.api_future import APIFuture
-from tinker_ray.clients.bridge import Bridge
+from tinker_ray.clients.order import Order
 from tinker_ray.clients.ready import Ready
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.tokenizer import load_tokenizer
@@ -44,34 +43,6 @@ if TYPE_CHECKING:
     )
 
 
-class _Order:
-    """Issues the numbers of a model's operations, and knows which are still open."""
-
-    def __init__(self, first: int) -> None:
-        self._next = first
-        self._open: set[int] = set()
-        self._lock = threading.Lock()
-
-    def take(self, count: int = 1) -> range:
-        """Issue consecutive numbers."""
-        with self._lock:
-            numbers = range(self._next, self._next + count)
-            self._next += count
-            self._open.update(numbers)
-            return numbers
-
-    def close(self, number: int) -> None:
-        """Note that an operation was acknowledged, or given up."""
-        with self._lock:
-            self._open.discard(number)
-
-    @property
-    def floor(self) -> int:
-        """Every number below it is closed."""
-        with self._lock:
-            return min(self._open, default=self._next)
-
-
 class TrainingClient(Ready):
     """Trains one model. Made by :class:`ServiceClient`.
 
@@ -86,11 +57,10 @@ class TrainingClient(Ready):
         self._session = session
         self._port = port
         self._flags = flags
-        self._order = _Order(model.first_seq)
+        self._order = Order(model.first_seq)
 
-    def __repr__(self) -> str:
-        """Show the model."""
-        return f"TrainingClient({self.model_id!r})"
+    def _shown(self) -> str:
+        return repr(self.model_id)
 
     # --- computing ------------------------------------------------------------------------------
 
@@ -313,7 +283,7 @@ class TrainingClient(Ready):
         return self._order.take()[0]
 
     def _start(self, operation: Operation) -> APIFuture[Any]:
-        return APIFuture(Bridge.get().submit_detached(self._run(operation, inject())))
+        return APIFuture.start_detached(self._run(operation, inject()))
 
     async def _run(self, operation: Operation, carrier: dict[str, str]) -> Any:  # noqa: ANN401
         try:

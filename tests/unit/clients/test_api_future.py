@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import queue
 import threading
 from collections.abc import Callable
 
@@ -135,12 +137,15 @@ def test_blocking_on_the_bridge_is_refused() -> None:
     future = APIFuture.start(work.run())
 
     def block() -> str:
-        with pytest.raises(ConfigurationError, match="await instead"):
+        with pytest.raises(ConfigurationError, match="await the future"):
             future.result()
+        with pytest.raises(ConfigurationError, match="await the future"):
+            future.exception()
         return "refused"
 
     assert "refused" == on_the_bridge(block)
-    assert work.ended.wait(5)
+    work.release()
+    assert "done" == future.result(5)
 
 
 def test_a_finished_result_may_be_asked_for_anywhere() -> None:
@@ -191,5 +196,96 @@ async def test_many_loops_may_wait_for_one_future() -> None:
     assert ["done"] * 3 == results
 
 
+# --- as a future of the standard library ----------------------------------------------------------
+
+
+def test_the_standard_library_waits_for_several() -> None:
+    works = [Work() for _ in range(3)]
+    futures = [APIFuture.start(work.run()) for work in works]
+    works[1].release()
+    done, _ = concurrent.futures.wait(futures, 5, concurrent.futures.FIRST_COMPLETED)
+    assert {futures[1]} == done
+    works[0].release()
+    works[2].release()
+    assert set(futures) == set(concurrent.futures.as_completed(futures, 5))
+
+
+def test_a_cancelled_one_counts_as_done_for_those_who_wait() -> None:
+    work = Work()
+    future = APIFuture.start(work.run())
+    assert work.started.wait(5)
+    assert future.cancel()
+    assert (True, True) == (future.cancelled(), future.done())
+    assert {future} == concurrent.futures.wait([future], 5).done
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+
+
+def test_work_that_is_cancelled_before_it_starts_never_starts() -> None:
+    bridge, work, held = Bridge.get(), Work(), threading.Event()
+    bridge.loop.call_soon_threadsafe(held.wait, 5)
+    future = APIFuture.start(work.run())
+    assert future.cancel()
+    held.set()
+    assert {future} == concurrent.futures.wait([future], 5).done
+    assert not work.started.is_set()
+
+
+async def test_another_loop_wraps_it() -> None:
+    work = Work()
+    wrapped = asyncio.wrap_future(APIFuture.start(work.run()))
+    work.release()
+    assert "done" == await wrapped
+    assert "tinker-ray" == (await asyncio.gather(APIFuture.start(on_which_thread())))[0]
+
+
+def test_a_callback_sees_the_end() -> None:
+    seen: queue.Queue[object] = queue.Queue()
+    future = APIFuture.start(fail())
+    future.add_done_callback(lambda ended: seen.put(ended.exception()))
+    assert isinstance(seen.get(timeout=5), RequestFailedError)
+    assert isinstance(future.exception(), RequestFailedError)
+    assert isinstance(future, concurrent.futures.Future)
+
+
+def test_a_loop_that_blocks_on_a_result_gets_it() -> None:
+    async def block() -> str:
+        return APIFuture.start(on_which_thread()).result(5)
+
+    assert "tinker-ray" == asyncio.run(block())
+
+
+# --- over another future --------------------------------------------------------------------------
+
+
+def test_it_takes_over_the_end_of_another() -> None:
+    given: concurrent.futures.Future[int] = concurrent.futures.Future()
+    future = APIFuture(given)
+    assert not future.done()
+    given.set_result(3)
+    assert 3 == future.result(5)
+    failed: concurrent.futures.Future[int] = concurrent.futures.Future()
+    failed.set_exception(KeyError("x"))
+    with pytest.raises(KeyError):
+        APIFuture(failed).result(5)
+
+
+def test_cancelling_it_cancels_the_other_and_the_other_way_round() -> None:
+    given: concurrent.futures.Future[int] = concurrent.futures.Future()
+    assert APIFuture(given).cancel()
+    assert given.cancelled()
+    other: concurrent.futures.Future[int] = concurrent.futures.Future()
+    future = APIFuture(other)
+    other.cancel()
+    assert future.cancelled()
+
+
+def test_another_that_runs_cannot_be_cancelled() -> None:
+    given: concurrent.futures.Future[int] = concurrent.futures.Future()
+    given.set_running_or_notify_cancel()
+    future = APIFuture(given)
+    assert (True, False) == (future.running(), future.cancel())
+
+
 def test_a_future_of_the_past_is_done() -> None:
-    assert APIFuture.done().result() is None
+    assert 7 == APIFuture.of(7).result()
