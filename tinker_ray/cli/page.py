@@ -1,0 +1,69 @@
+"""Lists that the service gives in pages, fetched up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+import typer
+
+from tinker_ray.cli.terminal import Terminal
+from tinker_ray.cli.wording import count
+
+T = TypeVar("T")
+
+LimitOption = Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")]
+ScopeOption = Annotated[
+    str | None, typer.Option(help="`owned`, or `accessible` for what others share too.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[T]):
+    """What was fetched.
+
+    Attributes:
+        items: In the service's order.
+        total: How many there are; None if the service does not say.
+    """
+
+    items: list[T]
+    total: int | None
+
+    def title(self, noun: str) -> str:
+        """Say how many there are, and how many are not shown."""
+        hidden = (self.total or 0) - len(self.items)
+        more = f" ({hidden} more not shown: --limit 0 shows all)" if hidden > 0 else ""
+        return f"{count(len(self.items), noun)}{more}"
+
+
+def fetch(
+    terminal: Terminal,
+    page: Callable[[int, int], tuple[list[T], int | None]],
+    *,
+    noun: str,
+    limit: int,
+    page_size: int,
+) -> Listed[T]:
+    """Fetch pages until the limit, or the end, is reached.
+
+    Args:
+        terminal: Shows the progress.
+        page: Fetches one: (limit, offset) to its items and the total, None if unknown.
+        noun: What is fetched.
+        limit: At most so many; 0 for all.
+        page_size: At most so many at once.
+    """
+    items: list[T] = []
+    total: int | None = None
+    with terminal.progress(f"Fetching {noun}s", limit or None) as advance:
+        while not limit or len(items) < limit:
+            wanted = min(page_size, limit - len(items)) if limit else page_size
+            got, total = page(wanted, len(items))
+            items += got
+            advance(len(got))
+            at_end = len(got) < wanted if total is None else len(items) >= total
+            if at_end or not got:
+                break
+    return Listed(items, total)
