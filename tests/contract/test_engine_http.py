@@ -757,7 +757,6 @@ WRONG_BATCHES: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens": (with_chunks(), "model_input"),
     "no data": (batch(data=[]), "data"),
     "missing input": (with_input(weights=None), "weights"),
-    "unknown input": (with_input(rewards=floats([1, 2, 3, 4])), "rewards"),
     "short input": (with_input(weights=floats([1.0, 1.0])), "weights"),
     "wrong shape": (with_input(weights=floats([1.0] * 4, [2, 2])), "weights"),
     "shape does not hold the values": (with_input(weights=floats([1.0], [4])), "weights"),

@@ -66,15 +66,21 @@ def random_tokens(rng: np.random.Generator, length: int) -> npt.NDArray[np.int64
     return rng.integers(len(SPECIAL), VOCAB_SIZE, length)
 
 
-def random_datum(rng: np.random.Generator, length: int, loss_fn: str = "cross_entropy") -> Datum:
-    """Make a datum with plausible inputs for a loss."""
+def random_datum(
+    rng: np.random.Generator, length: int, loss_fn: str = "cross_entropy", width: int = 0
+) -> Datum:
+    """Make a datum with plausible inputs for a loss; with a width, of that many targets each."""
     tokens = random_tokens(rng, length + 1)
-    inputs = {"target_tokens": tokens[1:]}
+    shape = (length, width) if width else (length,)
+    targets = rng.integers(len(SPECIAL), VOCAB_SIZE, shape) if width else tokens[1:]
+    inputs: dict[str, npt.NDArray[np.generic]] = {"target_tokens": targets}
     if loss_fn == "cross_entropy":
-        inputs["weights"] = rng.uniform(0, 2, length).astype(np.float32)
+        inputs["weights"] = rng.uniform(0, 2, shape).astype(np.float32)
     else:
-        inputs["logprobs"] = rng.uniform(-5, -3, length).astype(np.float32)
-        inputs["advantages"] = rng.normal(0, 1, length).astype(np.float32)
+        inputs["logprobs"] = rng.uniform(-5, -3, shape).astype(np.float32)
+        inputs["advantages"] = rng.normal(0, 1, shape).astype(np.float32)
+    if loss_fn == "gspo":
+        inputs["sequence_ratio_mask"] = (np.arange(length) >= length // 2).astype(np.float32)
     return Datum(ModelInput.from_ints(tokens[:-1]), inputs)
 
 

@@ -39,11 +39,14 @@ class HostSettings:
         max_queued_sequences: Sequences that may wait in one base model's batch before 429.
         gap_timeout_s: How long a training operation waits for a missing one before it.
         long_poll_s: How long a request for a result waits for it.
+        strict_losses: Whether to refuse losses whose formula is our own, because the service's is
+            not public.
     """
 
     max_queued_sequences: int = 4096
     gap_timeout_s: float = 120.0
     long_poll_s: float = 25.0
+    strict_losses: bool = False
 
 
 class Host:

@@ -6,6 +6,7 @@ the dtype allows. Knows nothing of content types or of what a loss means.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -193,28 +194,31 @@ def _tensor(  # noqa: PLR0913 - the parts of a tensor, and where it is
 
 
 def encode_output(output: ForwardBackwardOutput) -> bytes:
-    """Encode a result as one record whose fields are batched over the datums.
+    """Encode a result as records whose fields are batched over neighbouring datums of one shape.
 
     Raises:
-        WireFormatError: The datums' outputs have different keys, dtypes or trailing shapes.
+        WireFormatError: The datums' outputs have different keys.
     """
     message = pb.ForwardBackwardOutput(loss_fn_output_type=output.loss_fn_output_type)
     message.metrics.update(output.metrics)
-    if output.loss_fn_outputs:
+    keys = {frozenset(item) for item in output.loss_fn_outputs}
+    for key in frozenset.union(*keys) - frozenset.intersection(*keys) if keys else ():
+        raise WireFormatError("differs between datums in presence", field=key)
+    for _, alike in itertools.groupby(output.loss_fn_outputs, key=_shape_of_fields):
+        datums = list(alike)
         record = message.loss_fn_outputs.add(
-            type_tag=output.loss_fn_output_type, num_datums=len(output.loss_fn_outputs)
+            type_tag=output.loss_fn_output_type, num_datums=len(datums)
         )
-        for key in output.loss_fn_outputs[0]:
-            _write_batched(record.fields[key], output.loss_fn_outputs, key)
+        for key in datums[0]:
+            _write_batched(record.fields[key], [datum[key] for datum in datums])
     return message.SerializeToString()
 
 
-def _write_batched(
-    message: pb.BatchedTensor, outputs: Sequence[Mapping[str, TensorData]], key: str
-) -> None:
-    tensors = [output[key] for output in outputs if key in output]
-    if len(tensors) != len(outputs) or len({(t.dtype, t.values.shape[1:]) for t in tensors}) != 1:
-        raise WireFormatError("differs between datums in presence, dtype or shape", field=key)
+def _shape_of_fields(output: Mapping[str, TensorData]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {key: (tensor.dtype, tensor.values.shape[1:]) for key, tensor in output.items()}
+
+
+def _write_batched(message: pb.BatchedTensor, tensors: Sequence[TensorData]) -> None:
     number, layout = _DTYPES[tensors[0].dtype]
     payloads = [np.ascontiguousarray(t.values, dtype=layout).tobytes() for t in tensors]
     message.data = b"".join(payloads)

@@ -69,7 +69,8 @@ def test_metric_names_have_exactly_one_colon(trainer: Trainer) -> None:
     metrics = trainer.forward("m", data, "ppo", None, backward=True).result().metrics
     metrics |= trainer.optim_step("m", STEP).result()
     assert {1} == {name.count(":") for name in metrics}
-    assert {"loss:sum", "tokens:sum", "ratio:mean", "ratio:max", "grad_norm:mean"} == set(metrics)
+    expected = {"loss:sum", "tokens:sum", "ratio:mean", "ratio:max", "sampler_kl:mean"}
+    assert {*expected, "clip_fraction:mean", "grad_norm:mean"} == set(metrics)
 
 
 def test_gradients_add_up_until_the_step(trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from tinker_ray.types import (
     ModelInput,
     SampledSequence,
     SampleResponse,
+    TensorData,
 )
 from tinker_ray.wire import codec
 from tinker_ray.wire import tinker_public_pb2 as pb
@@ -61,6 +62,18 @@ def test_training_results_survive_both_encodings(case: tuple[bool, ForwardBackwa
     proto, output = case
     body = codec.encode_forward_backward_output(output, proto=proto)
     assert output == codec.decode_forward_backward_output(body.content, body.content_type)
+
+
+def test_results_of_several_widths_keep_their_order_in_both_encodings() -> None:
+    shapes = [(3, 2), (1, 2), (2,), (1, 4), (2, 2)]
+    outputs = [
+        {"logprobs": TensorData.from_numpy(np.full(shape, index, np.float32))}
+        for index, shape in enumerate(shapes)
+    ]
+    output = ForwardBackwardOutput("TorchLossReturn", outputs, {"loss:sum": 1.0})
+    for proto in (True, False):
+        body = codec.encode_forward_backward_output(output, proto=proto)
+        assert output == codec.decode_forward_backward_output(body.content, body.content_type)
 
 
 @settings(max_examples=20, deadline=None)

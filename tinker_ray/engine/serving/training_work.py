@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tinker_ray.engine.serving.training_runs import Work
     from tinker_ray.engine.store.checkpoint_store import Slot
     from tinker_ray.engine.store.row import ModelRow
+    from tinker_ray.engine.training.batch import TrainingBatch
     from tinker_ray.types import AdamParams, ForwardBackwardOutput
-    from tinker_ray.wire.request import ForwardBackwardRequest
 
 _MANY_DATUMS = 64
 
@@ -82,19 +82,12 @@ async def _load(
     await asyncio.wrap_future(served.trainer.load(model_id, row.directory, optimizer=optimizer))
 
 
-def forward(served: ServedModel, request: ForwardBackwardRequest, config: dict[str, float]) -> Work:
-    """Compute a loss, and its gradient unless the request is forward-only."""
+def forward(served: ServedModel, model_id: str, batch: TrainingBatch) -> Work:
+    """Compute a loss, and its gradient if the batch goes backward."""
 
     async def work() -> Outcome:
-        future = served.trainer.forward(
-            request.model_id,
-            request.data,
-            request.loss_fn,
-            config,
-            backward=not request.forward_only,
-        )
-        output = await asyncio.wrap_future(future)
-        if len(request.data) > _MANY_DATUMS:
+        output = await asyncio.wrap_future(served.trainer.run_batch(model_id, batch))
+        if len(batch.rows) > _MANY_DATUMS:
             return await asyncio.to_thread(_output, output)
         return _output(output)
 

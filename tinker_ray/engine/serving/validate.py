@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.training.batch import check_datums
-from tinker_ray.engine.training.loss import complete_config
+from tinker_ray.engine.training.batch import prepare_batch
+from tinker_ray.engine.training.datum_check import Limits
+from tinker_ray.engine.training.loss import refuse_surrogate
 from tinker_ray.errors import EngineError
 from tinker_ray.types import EncodedTextChunk
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tinker_ray.engine.model.base_model import BaseModel
+    from tinker_ray.engine.training.batch import TrainingBatch
     from tinker_ray.types import ModelInput, SamplingParams
     from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
 
@@ -36,44 +38,33 @@ _UNSUPPORTED_SAMPLE_KEYS = (
 )
 
 
-def training_batch(request: ForwardBackwardRequest, base: BaseModel) -> dict[str, float]:
-    """Check a batch; return the complete configuration of its loss.
+def training_batch(
+    request: ForwardBackwardRequest, base: BaseModel, *, strict_losses: bool = False
+) -> TrainingBatch:
+    """Check a batch and make it ready to be computed.
+
+    Args:
+        request: The batch.
+        base: What would compute it.
+        strict_losses: Refuse losses whose formula is not the service's own.
 
     Raises:
         RequestRejected: Something is missing, unknown, not finite, of a wrong shape or dtype, or
             out of range.
     """
+    limits = Limits(base.vocab_size, base.context_length)
     try:
-        config = complete_config(request.loss_fn, _numbers(request.loss_fn_config))
-        check_datums(
+        if strict_losses:
+            refuse_surrogate(request.loss_fn)
+        return prepare_batch(
             request.data,
             request.loss_fn,
-            vocab_size=base.vocab_size,
-            context_length=base.context_length,
+            request.loss_fn_config,
+            limits,
+            backward=not request.forward_only,
         )
     except EngineError as error:
         raise RequestRejected(error.message) from error
-    for index, datum in enumerate(request.data):
-        for key, tensor in datum.loss_fn_inputs.items():
-            dtype = "int64" if key == "target_tokens" else "float32"
-            if tensor.dtype != dtype:
-                message = f"is {tensor.dtype}, expected {dtype}"
-                raise RequestRejected(message, field=f"data[{index}].loss_fn_inputs.{key}")
-    return config
-
-
-def _numbers(config: Mapping[str, float | str]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for key, value in config.items():
-        if isinstance(value, str) or not math.isfinite(value):
-            message = f"must be a finite number, got {value!r}"
-            raise RequestRejected(message, field=f"loss_fn_config.{key}")
-        numbers[key] = value
-    low, high = numbers.get("clip_low_threshold"), numbers.get("clip_high_threshold")
-    if low is not None and high is not None and low > high:
-        message = f"is {low}, above clip_high_threshold {high}"
-        raise RequestRejected(message, field="loss_fn_config.clip_low_threshold")
-    return numbers
 
 
 def sample_prompt(

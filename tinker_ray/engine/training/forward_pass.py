@@ -8,15 +8,17 @@ rounding.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tinker_ray.engine.model.lora import assigned, whole_batch
 from tinker_ray.engine.training.batch import pack
-from tinker_ray.engine.training.loss import token_losses
+from tinker_ray.engine.training.datum_check import refuse
+from tinker_ray.engine.training.loss import Cells, cell_losses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,16 +27,8 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.model.adapter import Adapter
     from tinker_ray.engine.model.base_model import BaseModel
-    from tinker_ray.engine.training.batch import TrainingRow
-
-
-@dataclass(frozen=True)
-class LossCall:
-    """Which loss to compute, with its complete configuration, and whether to go backward."""
-
-    loss_fn: str
-    config: Mapping[str, float]
-    backward: bool
+    from tinker_ray.engine.training.batch import NamedLoss, TrainingBatch
+    from tinker_ray.engine.training.datum_check import TrainingRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,62 +36,85 @@ class LossResult:
     """What a pass over all rows gives.
 
     Attributes:
-        logprobs: Per row the logprobs of its targets, float32 ``(T,)``.
-        loss_sum: The sum of all token losses.
+        logprobs: Per row the logprobs of its targets, float32, of the targets' shape.
+        loss_sum: The sum of all losses.
     """
 
     logprobs: list[npt.NDArray[np.float32]]
     loss_sum: float
 
 
-def target_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return ``log_softmax(logits)`` ``(N, vocab)`` at ``targets`` ``(N,)``."""
-    return torch.log_softmax(logits, dim=-1).gather(-1, targets[:, None])[:, 0]
-
-
-def run_losses(
-    base: BaseModel,
-    adapter: Adapter,
-    rows: Sequence[TrainingRow],
-    call: LossCall,
-    *,
-    batch_tokens: int,
+def run_batch(
+    base: BaseModel, adapter: Adapter, batch: TrainingBatch, *, batch_tokens: int
 ) -> LossResult:
-    """Compute the loss of ``rows``, at most ``batch_tokens`` padded tokens at a time."""
-    logprobs: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
+    """Compute the loss of a batch, at most ``batch_tokens`` padded tokens at a time.
+
+    Raises:
+        EngineError: The loss of a row is not finite.
+    """
+    logprobs: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(batch.rows)
     loss_sum = 0.0
-    for indices in pack([row.length for row in rows], batch_tokens):
-        batch = [rows[index] for index in indices]
-        flat, losses = _run_batch(base, adapter, batch, call)
-        loss_sum += float(losses.sum(dtype=torch.float64))
-        bounds = np.cumsum([row.length for row in batch])[:-1]
-        for index, part in zip(indices, np.split(flat.cpu().numpy(), bounds), strict=True):
-            logprobs[index] = part
+    for indices in pack([row.length for row in batch.rows], batch_tokens):
+        rows = [batch.rows[index] for index in indices]
+        with torch.set_grad_enabled(batch.backward):
+            flat = target_logprobs(base, adapter, rows)
+            losses = _row_losses(batch.loss, flat, rows)
+        _check_finite(losses, indices)
+        if batch.backward:
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        loss_sum += float(losses.detach().sum())
+        bounds = np.cumsum([row.targets.size for row in rows])[:-1]
+        parts = np.split(flat.detach().cpu().numpy(), bounds)
+        for index, row, part in zip(indices, rows, parts, strict=True):
+            logprobs[index] = part.reshape(row.targets.shape)
     return LossResult(logprobs, loss_sum)
 
 
-def _run_batch(
-    base: BaseModel, adapter: Adapter, rows: Sequence[TrainingRow], call: LossCall
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logprobs and losses of all targets of ``rows``, one row after the other."""
+def target_logprobs(base: BaseModel, adapter: Adapter, rows: Sequence[TrainingRow]) -> torch.Tensor:
+    """Return the logprobs of all targets of ``rows``, one row after the other, flat."""
     tokens = np.zeros((len(rows), max(row.length for row in rows)), np.int64)
     for index, row in enumerate(rows):
         tokens[index, : row.length] = row.tokens
     lengths = torch.tensor([row.length for row in rows])
     is_token = torch.arange(tokens.shape[1]) < lengths[:, None]
-    targets = torch.from_numpy(np.concatenate([row.targets for row in rows])).to(base.device)
-    inputs = _join_inputs(rows, call.config, base.device)
-    with torch.set_grad_enabled(call.backward):
-        with assigned(whole_batch(adapter, len(rows))):
-            # Padding comes after the tokens, where causal attention does not look.
-            hidden = base.run(torch.from_numpy(tokens).to(base.device))
-        flat = hidden[is_token.to(base.device)]  # (N, hidden)
-        with assigned(whole_batch(adapter, flat.shape[0])):
-            logprobs = target_logprobs(base.unembed(flat), targets)
-        losses = token_losses(call.loss_fn, logprobs, inputs, call.config)
-    if call.backward:
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-    return logprobs.detach(), losses.detach()
+    with assigned(whole_batch(adapter, len(rows))):
+        # Padding comes after the tokens, where causal attention does not look.
+        hidden = base.run(torch.from_numpy(tokens).to(base.device))
+    flat = hidden[is_token.to(base.device)]  # (N, hidden)
+    with assigned(whole_batch(adapter, flat.shape[0])):
+        scores = torch.log_softmax(base.unembed(flat), dim=-1)  # (N, vocab)
+    targets, is_cell = _padded_targets(rows)
+    gathered = scores.gather(-1, targets.to(base.device))  # (N, K)
+    return gathered.reshape(-1) if is_cell is None else gathered[is_cell.to(base.device)]
+
+
+def _padded_targets(rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Join the targets of all rows as ``(N, K)``, and say which cells are no padding, if some."""
+    width = max(row.width for row in rows)
+    if all(row.width == width for row in rows):
+        joined = np.concatenate([row.targets.reshape(row.length, width) for row in rows])
+        return torch.from_numpy(joined), None
+    targets = np.zeros((sum(row.length for row in rows), width), np.int64)
+    is_cell = np.zeros(targets.shape, np.bool_)
+    start = 0
+    for row in rows:
+        place = np.s_[start : start + row.length, : row.width]
+        targets[place] = row.targets.reshape(row.length, row.width)
+        is_cell[place] = True
+        start += row.length
+    return torch.from_numpy(targets), torch.from_numpy(is_cell)
+
+
+def _row_losses(
+    loss: NamedLoss, logprobs: torch.Tensor, rows: Sequence[TrainingRow]
+) -> torch.Tensor:
+    """Return the loss of each row, float64 ``(len(rows),)``."""
+    sizes = torch.tensor([row.targets.size for row in rows])
+    owners = torch.repeat_interleave(torch.arange(len(rows)), sizes).to(logprobs.device)
+    inputs = _join_inputs(rows, loss.config, logprobs.device)
+    losses = cell_losses(loss.name, Cells(logprobs, inputs, owners, len(rows)), loss.config)
+    sums = torch.zeros(len(rows), dtype=torch.float64, device=losses.device)
+    return sums.index_add(0, owners, losses.double())
 
 
 def _join_inputs(
@@ -106,9 +123,18 @@ def _join_inputs(
     """Join the inputs of all rows; ``config`` stands in for an optional one that a row lacks."""
     joined: dict[str, torch.Tensor] = {}
     for key in dict.fromkeys(key for row in rows for key in row.inputs):
-        parts = [
-            row.inputs[key] if key in row.inputs else np.full(row.length, config[key], np.float32)
+        parts: list[npt.NDArray[Any]] = [
+            row.inputs[key].reshape(-1)
+            if key in row.inputs
+            else np.full(row.targets.size, config[key], np.float32)
             for row in rows
         ]
         joined[key] = torch.from_numpy(np.concatenate(parts)).to(device)
     return joined
+
+
+def _check_finite(losses: torch.Tensor, indices: Sequence[int]) -> None:
+    values = losses.detach().tolist()
+    for index, value in zip(indices, values, strict=True):
+        if not math.isfinite(value):
+            refuse(f"data[{index}]", f"has a loss of {value}: see its inputs, or the weights")

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
-import numpy as np
 import torch
 
 from tinker_ray.engine.model.adapter import Adapter, select_targets
 from tinker_ray.engine.model.adapter_file import load_training, save_adapter
-from tinker_ray.engine.training.adamw import AdamW
-from tinker_ray.engine.training.batch import check_datums
-from tinker_ray.engine.training.forward_pass import LossCall, run_losses
-from tinker_ray.engine.training.loss import complete_config
+from tinker_ray.engine.training.batch import prepare_batch
+from tinker_ray.engine.training.datum_check import Limits
+from tinker_ray.engine.training.forward_pass import run_batch
+from tinker_ray.engine.training.pass_metrics import pass_metrics
+from tinker_ray.engine.training.trained_model import TrainedModel
 from tinker_ray.errors import EngineError
 from tinker_ray.types import ForwardBackwardOutput, TensorData
 
@@ -33,41 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tinker_ray.engine.model.base_model import BaseModel
-    from tinker_ray.engine.training.batch import TrainingRow
-    from tinker_ray.engine.training.forward_pass import LossResult
+    from tinker_ray.engine.training.batch import TrainingBatch
     from tinker_ray.types import AdamParams, Datum, LoraConfig
 
 T = TypeVar("T")
 
 _BATCH_TOKENS = 2048
 _BATCH_LOGITS = 1 << 25
-_LARGEST_LOG_RATIO = 80.0
-
-
-@dataclass
-class TrainedModel:
-    """An adapter under training.
-
-    Attributes:
-        adapter: Its matrices are leaves whose gradients are views of ``gradient``.
-        gradient: The sum of the gradients since the last step, laid out as ``adapter.flat``.
-        optimizer: Its AdamW state.
-    """
-
-    adapter: Adapter
-    gradient: torch.Tensor
-    optimizer: AdamW
-
-    @classmethod
-    def start(cls, adapter: Adapter, optimizer: AdamW | None = None) -> TrainedModel:
-        """Attach gradients to an adapter that nobody else holds."""
-        gradient = torch.zeros_like(adapter.flat)
-        slots = Adapter.over(gradient, adapter.targets, adapter.config).pairs
-        for path, pair in adapter.pairs.items():
-            for weight, slot in zip(pair, slots[path], strict=True):
-                weight.requires_grad_()
-                weight.grad = slot
-        return cls(adapter, gradient, optimizer or AdamW.fresh(adapter.flat))
 
 
 class Trainer:
@@ -99,14 +70,22 @@ class Trainer:
         model_id: str,
         data: Sequence[Datum],
         loss_fn: str,
-        config: Mapping[str, float] | None,
+        config: Mapping[str, float | str] | None,
         *,
         backward: bool,
     ) -> Future[ForwardBackwardOutput]:
-        """Compute a loss; with ``backward`` add its gradient to the model's."""
-        return self._submit(
-            lambda: self._forward(model_id, data, loss_fn, config, backward=backward)
-        )
+        """Check datums and compute a named loss of them."""
+
+        def operation() -> ForwardBackwardOutput:
+            limits = Limits(self._base.vocab_size, self._base.context_length)
+            batch = prepare_batch(data, loss_fn, config, limits, backward=backward)
+            return self._run_batch(model_id, batch)
+
+        return self._submit(operation)
+
+    def run_batch(self, model_id: str, batch: TrainingBatch) -> Future[ForwardBackwardOutput]:
+        """Compute the loss of a batch; if it goes backward, add its gradient to the model's."""
+        return self._submit(lambda: self._run_batch(model_id, batch))
 
     def optim_step(self, model_id: str, params: AdamParams) -> Future[dict[str, float]]:
         """Apply AdamW to the summed gradients and forget them; return metrics.
@@ -220,42 +199,17 @@ class Trainer:
         state = saved.optimizer if optimizer else None
         self._models[model_id] = TrainedModel.start(saved.adapter, state)
 
-    def _forward(
-        self,
-        model_id: str,
-        data: Sequence[Datum],
-        loss_fn: str,
-        config: Mapping[str, float] | None,
-        *,
-        backward: bool,
-    ) -> ForwardBackwardOutput:
+    def _run_batch(self, model_id: str, batch: TrainingBatch) -> ForwardBackwardOutput:
         model = self._model(model_id)
-        call = LossCall(loss_fn, complete_config(loss_fn, config), backward)
-        base = self._base
-        rows = check_datums(
-            data, loss_fn, vocab_size=base.vocab_size, context_length=base.context_length
-        )
         gradient_before = model.gradient.clone()
         try:
-            result = run_losses(base, model.adapter, rows, call, batch_tokens=self._batch_tokens)
+            result = run_batch(self._base, model.adapter, batch, batch_tokens=self._batch_tokens)
         except BaseException:
             model.gradient.copy_(gradient_before)
             raise
         outputs = [{"logprobs": TensorData.from_numpy(part)} for part in result.logprobs]
-        metrics = {"loss:sum": result.loss_sum, **_metrics(rows, result)}
+        metrics = {"loss:sum": result.loss_sum, **pass_metrics(batch, result)}
         return ForwardBackwardOutput("TorchLossReturn", outputs, metrics)
-
-
-def _metrics(rows: Sequence[TrainingRow], result: LossResult) -> dict[str, float]:
-    """Describe a pass: tokens, and how far the model is from the one that sampled them."""
-    metrics = {"tokens:sum": float(sum(row.length for row in rows))}
-    if "logprobs" in rows[0].inputs:
-        sampled = np.concatenate([row.inputs["logprobs"] for row in rows])
-        log_ratio = np.concatenate(result.logprobs).astype(np.float64) - sampled
-        ratio = np.exp(np.minimum(log_ratio, _LARGEST_LOG_RATIO))
-        metrics["ratio:mean"] = float(ratio.mean())
-        metrics["ratio:max"] = float(ratio.max())
-    return metrics
 
 
 def _refuse(message: str, category: Literal["user", "server"] = "user") -> NoReturn:

@@ -72,18 +72,19 @@ async def _accept_batch(request: Request, *, forward_only: bool) -> Response:
     content = await plain_body(request)
     content_type = request.headers.get("content-type", codec.JSON)
     in_thread = len(content) > _LARGE_BYTES
-    batch = await _call(in_thread, codec.decode_forward_backward, content, content_type)
-    if forward_only and not batch.forward_only:
+    asked = await _call(in_thread, codec.decode_forward_backward, content, content_type)
+    if forward_only and not asked.forward_only:
         raise RequestRejected("is missing", field="forward_input", status_code=422)
-    served = host.shelf.find(host.runs.model(batch.model_id).base_model)
-    config = await _call(in_thread, training_batch, batch, served.base)
+    served = host.shelf.find(host.runs.model(asked.model_id).base_model)
+    strict = host.settings.strict_losses
+    batch = await _call(in_thread, training_batch, asked, served.base, strict_losses=strict)
     request_id = host.runs.accept(
-        "forward" if batch.forward_only else "forward_backward",
-        batch.model_id,
-        batch.seq_id,
-        lambda _: training_work.forward(served, batch, config),
+        "forward" if asked.forward_only else "forward_backward",
+        asked.model_id,
+        asked.seq_id,
+        lambda row: training_work.forward(served, row.model_id, batch),
     )
-    return promise_answer(request_id, batch.model_id)
+    return promise_answer(request_id, asked.model_id)
 
 
 async def _call(

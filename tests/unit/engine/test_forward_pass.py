@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from tests.fakes.tiny_model import VOCAB_SIZE, random_datum
+from tinker_ray.engine.model.adapter import Adapter
+from tinker_ray.engine.model.base_model import BaseModel
+from tinker_ray.engine.training.batch import TrainingBatch, prepare_batch
+from tinker_ray.engine.training.datum_check import Limits
+from tinker_ray.engine.training.forward_pass import LossResult, run_batch
+from tinker_ray.engine.training.loss import LOSSES
+from tinker_ray.engine.training.trained_model import TrainedModel
+from tinker_ray.errors import EngineError
+from tinker_ray.types import Datum, LoraConfig, TensorData
+
+Logprobs = npt.NDArray[np.float32]
+
+NAMED = [name for name, spec in LOSSES.items() if not spec.is_recorded]
+WIDE = [name for name in NAMED if not LOSSES[name].is_flat]
+
+
+def randomized(base: BaseModel) -> TrainedModel:
+    """Start training from an adapter that changes the model."""
+    adapter = Adapter.initial(base.targets, LoraConfig(rank=4, seed=1), base.device)
+    generator = torch.Generator().manual_seed(2)
+    adapter.flat.add_(torch.randn(adapter.flat.shape, generator=generator) * 0.02)
+    return TrainedModel.start(adapter)
+
+
+def prepare(data: Sequence[Datum], loss_fn: str, *, backward: bool = True) -> TrainingBatch:
+    return prepare_batch(data, loss_fn, None, Limits(VOCAB_SIZE, 64), backward=backward)
+
+
+def run(
+    base: BaseModel, model: TrainedModel, data: Sequence[Datum], loss_fn: str, tokens: int = 64
+) -> LossResult:
+    return run_batch(base, model.adapter, prepare(data, loss_fn), batch_tokens=tokens)
+
+
+def check_by_finite_differences(base: BaseModel, data: Sequence[Datum], loss_fn: str) -> None:
+    model = randomized(base)
+    first = run(base, model, data, loss_fn)
+    batch = prepare(data, loss_fn, backward=False)
+
+    def loss(flat: torch.Tensor) -> float:
+        moved = Adapter.over(flat, model.adapter.targets, model.adapter.config)
+        result = run_batch(base, moved, batch, batch_tokens=64)
+        if loss_fn in {"cispo", "gspo"}:
+            return with_held_ratios(batch, loss_fn, first.logprobs, result.logprobs)
+        return result.loss_sum
+
+    rng = np.random.default_rng(5)
+    direction = torch.from_numpy(rng.normal(size=len(model.gradient)).astype(np.float32))
+    direction /= direction.norm()
+    flat, step = model.adapter.flat.detach(), 2e-3
+    numeric = (loss(flat + step * direction) - loss(flat - step * direction)) / (2 * step)
+    assert numeric == pytest.approx(float(model.gradient @ direction), rel=2e-2, abs=2e-3)
+
+
+def with_held_ratios(
+    batch: TrainingBatch, loss_fn: str, held: list[Logprobs], now: list[Logprobs]
+) -> float:
+    """Return the loss with what its stop-gradient holds taken from the logprobs ``held``."""
+    total = 0.0
+    for row, fixed, moved in zip(batch.rows, held, now, strict=True):
+        log_ratios = fixed.astype(np.float64) - row.inputs["logprobs"]
+        advantages = row.inputs["advantages"]
+        if loss_fn == "cispo":
+            ratios = np.clip(np.exp(log_ratios), 0.0, 4.0)
+            total += float((-ratios * moved.astype(np.float64) * advantages).sum())
+        else:
+            mean = log_ratios[row.inputs["sequence_ratio_mask"] != 0].mean()
+            ratios = np.exp(mean + moved.astype(np.float64) - fixed)
+            clipped = np.clip(ratios, 0.8, 1.2)
+            total -= float(np.minimum(ratios * advantages, clipped * advantages).sum())
+    return total
+
+
+@pytest.mark.parametrize("loss_fn", NAMED)
+def test_gradients_through_the_model_agree_with_finite_differences(
+    base: BaseModel, loss_fn: str
+) -> None:
+    rng = np.random.default_rng(3)
+    check_by_finite_differences(base, [random_datum(rng, n, loss_fn) for n in (4, 9)], loss_fn)
+
+
+@pytest.mark.parametrize("loss_fn", WIDE)
+def test_gradients_of_many_targets_a_position_agree_with_finite_differences(
+    base: BaseModel, loss_fn: str
+) -> None:
+    rng = np.random.default_rng(4)
+    data = [random_datum(rng, length, loss_fn, width) for length, width in ((4, 3), (9, 1), (5, 3))]
+    check_by_finite_differences(base, data, loss_fn)
+
+
+def test_many_targets_a_position_are_as_many_datums_of_one_target(base: BaseModel) -> None:
+    rng = np.random.default_rng(6)
+    wide = random_datum(rng, 7, width=3)
+    narrow = [
+        Datum(
+            wide.model_input,
+            {
+                key: TensorData.from_numpy(np.ascontiguousarray(tensor.to_numpy()[:, column]))
+                for key, tensor in wide.loss_fn_inputs.items()
+            },
+        )
+        for column in range(3)
+    ]
+    together, apart = randomized(base), randomized(base)
+    one = run(base, together, [wide, random_datum(rng, 2)], "cross_entropy")
+    alone = run(base, together, [wide], "cross_entropy")
+    many = run(base, apart, narrow, "cross_entropy")
+    assert (7, 3) == one.logprobs[0].shape
+    np.testing.assert_allclose(one.logprobs[0], np.stack(many.logprobs, axis=1), atol=1e-5)
+    assert many.loss_sum == pytest.approx(alone.loss_sum, rel=1e-6)
+
+
+def test_sparse_targets_are_the_dense_ones(base: BaseModel) -> None:
+    rng = np.random.default_rng(8)
+    model = randomized(base)
+    dense = random_datum(rng, 3, width=4)
+    targets, weights = (tensor.to_numpy() for tensor in dense.loss_fn_inputs.values())
+    targets, weights = targets.copy(), weights.copy()
+    targets[0, 1:] = targets[2] = 0
+    weights[0, 1:] = weights[2] = 0
+    sparse = Datum(dense.model_input, {"target_tokens": csr(targets), "weights": csr(weights)})
+    plain = Datum(dense.model_input, {"target_tokens": targets, "weights": weights})
+    first = run(base, model, [sparse], "cross_entropy")
+    gradient = model.gradient.clone()
+    model.gradient.zero_()
+    second = run(base, model, [plain], "cross_entropy")
+    assert first.loss_sum == second.loss_sum
+    assert torch.equal(gradient, model.gradient)
+    np.testing.assert_array_equal(first.logprobs[0], second.logprobs[0])
+
+
+def csr(array: npt.NDArray[np.generic]) -> TensorData:
+    rows, columns = np.nonzero(array)
+    crow = np.searchsorted(rows, np.arange(len(array) + 1)).tolist()
+    dtype = "int64" if array.dtype.kind == "i" else "float32"
+    return TensorData(array[rows, columns], dtype, array.shape, crow, columns.tolist())  # type: ignore[arg-type]
+
+
+def test_targets_of_several_widths_keep_their_shapes_in_any_packing(base: BaseModel) -> None:
+    rng = np.random.default_rng(9)
+    widths = [0, 5, 2, 1, 5]
+    data = [random_datum(rng, 4 + index, width=width) for index, width in enumerate(widths)]
+    results = []
+    for tokens in (1, 20, 1000):
+        model = randomized(base)
+        results.append((run(base, model, data, "cross_entropy", tokens), model.gradient))
+    expected = [(4,), (5, 5), (6, 2), (7, 1), (8, 5)]
+    for result, gradient in results:
+        assert expected == [logprobs.shape for logprobs in result.logprobs]
+        assert results[0][0].loss_sum == pytest.approx(result.loss_sum)
+        torch.testing.assert_close(results[0][1], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_datum_whose_loss_is_not_finite_is_named(base: BaseModel) -> None:
+    rng = np.random.default_rng(10)
+    data = [random_datum(rng, length, "importance_sampling") for length in (3, 9, 4)]
+    inputs = dict(data[1].loss_fn_inputs)
+    inputs["logprobs"] = TensorData([-1000.0] * 9, "float32", [9])
+    data[1] = Datum(data[1].model_input, inputs)
+    with pytest.raises(EngineError, match=r"data\[1\] has a loss of"):
+        run(base, randomized(base), data, "importance_sampling")
