@@ -27,8 +27,13 @@ def tokenizer_source(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer by model name or folder; cached.
+def load_tokenizer(model_name: str, tokenizer_id: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; cached.
+
+    Args:
+        model_name: What the service calls the base model; one that comes with this package is
+            loaded from it.
+        tokenizer_id: What the service says that its tokenizer is: a name or a folder.
 
     Raises:
         ConfigurationError: transformers is not installed.
@@ -38,7 +43,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except ImportError as error:
         message = "get_tokenizer needs transformers: pip install 'tinker-ray[engine]'"
         raise ConfigurationError(message) from error
+    source = model_name if model_name in _SHIPPED else tokenizer_id or model_name
     tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
-        tokenizer_source(name)
+        tokenizer_source(source)
     )
     return tokenizer

@@ -275,7 +275,7 @@ class TrainingClient(Ready):
             ConfigurationError: transformers is not installed.
         """
         data = self.get_info().model_data
-        return load_tokenizer(data.tokenizer_id or data.model_name or "")
+        return load_tokenizer(data.model_name or "", data.tokenizer_id)
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import transformers.utils.logging
 
-from tinker_ray.engine import tiny_adder
 from tinker_ray.engine.model.base_model import BaseModel
 from tinker_ray.engine.sampling.sampler import Sampler
 from tinker_ray.engine.training.trainer import Trainer
@@ -23,7 +22,7 @@ class ServedModel:
 
     Attributes:
         base: The weights, shared by the two threads.
-        tokenizer_id: What a client loads the tokenizer by: the shipped model's name, else a folder.
+        tokenizer_id: What a client on this machine loads the tokenizer by: the model's folder.
         trainer: Trains adapters on it.
         sampler: Samples from it.
     """
@@ -42,10 +41,9 @@ class ServedModel:
         """
         transformers.utils.logging.disable_progress_bar()
         base = BaseModel.load(name, directory)
-        shipped = name == tiny_adder.NAME and directory == tiny_adder.directory()
         return cls(
             base=base,
-            tokenizer_id=name if shipped else str(directory.resolve()),
+            tokenizer_id=str(directory.resolve()),
             trainer=Trainer(base),
             sampler=Sampler(base),
         )
