@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes import engine as fakes
 from tests.fakes.engine import MODEL, batch, sample_body
+from tests.fakes.served import SERVE, Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SERVE = [sys.executable, "-m", "tinker_ray.cli", "serve"]
-READY = re.compile(r"ready at (http://\S+)")
-
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fakes.write_model(tmp_path_factory.mktemp("model"))
-
-
-class Served:
-    """A running ``tinker-ray serve``."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [*SERVE, "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.stdout: IO[str] = self.process.stdout
-        line = self.stdout.readline()
-        ready = READY.search(line)
-        assert ready is not None, (line, self.errors())
-        self.url = ready.group(1)
-
-    def errors(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read()
-
-    def post(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 - our own URL
-            f"{self.url}/api/v1/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **headers},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-            parsed: dict[str, Any] = json.load(response)
-            return parsed
-
-    def result(self, promise: dict[str, Any]) -> dict[str, Any]:
-        return self.post("retrieve_future", {"request_id": promise["request_id"]})
-
-    def end(self, number: signal.Signals, timeout_s: float = 30) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(timeout_s)
 
 
 @pytest.fixture
@@ -81,9 +38,7 @@ def serve(model_folder: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]
 
     yield start
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.communicate()
+        served.kill()
 
 
 def test_it_answers_when_it_says_so_and_ends_on_sigint(serve: Callable[..., Served]) -> None:
