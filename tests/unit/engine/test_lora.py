@@ -138,3 +138,9 @@ def test_a_thread_has_its_own_assignment(base: BaseModel) -> None:
         thread.start()
         thread.join()
     assert torch.equal(plain, seen[0])
+
+
+def test_spans_can_cover_several_rows_of_each(base: BaseModel) -> None:
+    first, second = make_adapter(base, 2, 1), make_adapter(base, 2, 2)
+    spans = spans_of([first, first, None, second], 14, [2, 3, 4, 5])
+    assert (AdapterSpan(first, 0, 5, 0, 5), AdapterSpan(second, 9, 14, 9, 14)) == spans

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
@@ -45,6 +45,18 @@ class LoraTarget:
     out_features: int
 
 
+class LoraStack(NamedTuple):
+    """The matrices of layers that read the same input.
+
+    Attributes:
+        lora_a: The A of each changed layer below each other, ``(layers * rank, in_features)``.
+        parts: Which layer each one is, and its B.
+    """
+
+    lora_a: torch.Tensor
+    parts: tuple[tuple[int, torch.Tensor], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """Low-rank changes to some layers of a base model: ``y += scale * B (A x)``.
@@ -54,14 +66,16 @@ class Adapter:
         targets: The changed layers, in the order of ``flat``.
         flat: Every A and B, one after the other, 1-D.
         pairs: Path of a layer to its A ``(rank, in_features)`` and B ``(out_features, rank)``,
-        views
-            of ``flat``.
+            views of ``flat``.
     """
 
     config: LoraConfig
     targets: tuple[LoraTarget, ...] = field(repr=False)
     flat: torch.Tensor = field(repr=False)
     pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
+    _stacks: dict[tuple[str, ...], LoraStack | None] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def scale(self) -> float:
@@ -89,6 +103,25 @@ class Adapter:
         for lora_a, _ in adapter.pairs.values():
             torch.nn.init.kaiming_uniform_(lora_a, a=math.sqrt(5), generator=generator)
         return cls.over(flat.to(device), targets, config)
+
+    def stack(self, paths: tuple[str, ...]) -> LoraStack | None:
+        """Return the matrices of layers with one input, None if none of them is changed.
+
+        Kept once made: only for adapters that a sampler holds, which nothing writes to.
+        """
+        try:
+            return self._stacks[paths]
+        except KeyError:
+            found = [
+                (index, self.pairs[path]) for index, path in enumerate(paths) if path in self.pairs
+            ]
+            stack = None
+            if found:
+                above = [lora_a for _, (lora_a, _) in found]
+                lora_a = above[0] if len(above) == 1 else torch.cat(above)
+                stack = LoraStack(lora_a, tuple((index, lora_b) for index, (_, lora_b) in found))
+            self._stacks[paths] = stack
+            return stack
 
     def copy(self) -> Adapter:
         """Return an adapter with tensors of its own and no gradients."""

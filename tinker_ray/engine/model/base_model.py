@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tinker_ray.engine.model.attention import ATTENTION, register
+from tinker_ray.engine.model.fused_layers import FusedLayers, fuse
 from tinker_ray.engine.model.kv_cache import KeyValueShape
 from tinker_ray.engine.model.lora import install
 from tinker_ray.errors import EngineError
@@ -45,6 +46,7 @@ class BaseModel:
         vocab_size: Number of token ids; ids are below it.
         eos_token_ids: Tokens that end an answer.
         num_parameters: Numbers in the base weights, a tied weight counted once.
+        fused: The same weights laid out for the sampler, if the model's layout is a known one.
     """
 
     name: str
@@ -55,6 +57,7 @@ class BaseModel:
     vocab_size: int
     eos_token_ids: tuple[int, ...]
     num_parameters: int
+    fused: FusedLayers | None = field(repr=False)
 
     @classmethod
     def load(
@@ -96,6 +99,7 @@ class BaseModel:
             vocab_size=int(config.vocab_size),
             eos_token_ids=_eos_token_ids(model, tokenizer),
             num_parameters=num_parameters,
+            fused=fuse(model),
         )
 
     @property

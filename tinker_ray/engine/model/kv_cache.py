@@ -128,12 +128,18 @@ class RowCache(Cache):  # type: ignore[misc]
 
     def insert(self, rows: list[int], prompts: PromptCache, sources: list[int]) -> None:
         """Copy prompt ``sources[i]`` into row ``rows[i]``."""
-        row = torch.tensor(rows, device=self._slots.device)
-        source = torch.tensor(sources, device=self._slots.device)
+        row, source = self._selection(rows), self._selection(sources)
         for layer, (keys, values) in enumerate(prompts.pairs):
             length = min(keys.shape[2], self.length)
-            self._keys[layer][:, :, :length][row] = keys[source, :, :length]
-            self._values[layer][:, :, :length][row] = values[source, :, :length]
+            self._keys[layer][row, :, :length] = keys[source, :, :length]
+            self._values[layer][row, :, :length] = values[source, :, :length]
+
+    def mask(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return what to add to scores, ``(rows, 1, 1, length)``: nothing up to the position."""
+        dtype = self._keys[0].dtype
+        slots = torch.arange(self.length, device=positions.device)
+        mask = torch.zeros(positions.shape[0], self.length, dtype=dtype, device=positions.device)
+        return mask.masked_fill_(slots > positions[:, None], float("-inf"))[:, None, None]
 
     def begin_step(self, positions: torch.Tensor) -> None:
         """Let the next run write row ``i`` at ``positions[i]``."""
@@ -155,6 +161,12 @@ class RowCache(Cache):  # type: ignore[misc]
         keys.view(-1, head_dim).index_copy_(0, self._slots, key_states.reshape(-1, head_dim))
         values.view(-1, head_dim).index_copy_(0, self._slots, value_states.reshape(-1, head_dim))
         return keys[:num_rows], values[:num_rows]
+
+    def _selection(self, rows: list[int]) -> slice | torch.Tensor:
+        """Select rows; neighbours in order need no index."""
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0], rows[0] + len(rows))
+        return torch.tensor(rows, device=self._slots.device)
 
 
 def _regrown(tensor: torch.Tensor, num_rows: int, length: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -103,23 +104,25 @@ def whole_batch(adapter: Adapter | None, num_rows: int) -> tuple[AdapterSpan, ..
     return () if adapter is None else (AdapterSpan(adapter, 0, num_rows, 0, num_rows),)
 
 
-def spans_of(adapters: Sequence[Adapter | None], num_rows: int) -> tuple[AdapterSpan, ...]:
-    """Assign ``adapters[i]`` to row ``i`` of a batch of ``num_rows`` (at least ``len(adapters)``).
+def spans_of(
+    adapters: Sequence[Adapter | None], num_rows: int, lengths: Sequence[int] | None = None
+) -> tuple[AdapterSpan, ...]:
+    """Assign ``adapters[i]`` to row ``i`` of a batch, or to the next ``lengths[i]`` rows.
 
     Neighbouring rows of the same adapter become one span; spans of fewer than :data:`MINIMUM_ROWS`
-    rows are computed in a window of that many, if the batch has them.
+    rows are computed in a window of that many, if the batch of ``num_rows`` has them.
     """
     spans: list[AdapterSpan] = []
-    start = 0
-    for row in range(1, len(adapters) + 1):
-        if row < len(adapters) and adapters[row] is adapters[start]:
-            continue
-        adapter = adapters[start]
+    stop = 0
+    rows = zip(adapters, lengths or repeat(1, len(adapters)), strict=True)
+    for _, group in groupby(rows, key=lambda pair: id(pair[0])):
+        members = list(group)
+        start, stop = stop, stop + sum(length for _, length in members)
+        adapter = members[0][0]
         if adapter is not None:
             window_start = max(0, min(start, num_rows - MINIMUM_ROWS))
-            window_stop = min(num_rows, max(row, window_start + MINIMUM_ROWS))
-            spans.append(AdapterSpan(adapter, start, row, window_start, window_stop))
-        start = row
+            window_stop = min(num_rows, max(stop, window_start + MINIMUM_ROWS))
+            spans.append(AdapterSpan(adapter, start, stop, window_start, window_stop))
     return tuple(spans)
 
 

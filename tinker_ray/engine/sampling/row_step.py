@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tinker_ray.engine.model.kv_cache import PromptCache, RowCache
-from tinker_ray.engine.model.lora import MINIMUM_ROWS, AdapterSpan, assigned, spans_of
+from tinker_ray.engine.model.lora import MINIMUM_ROWS, AdapterSpan, spans_of
 from tinker_ray.engine.sampling.draw import DrawPlan
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tinker_ray.engine.model.base_model import BaseModel
+    from tinker_ray.engine.model.inference import Inference
     from tinker_ray.engine.sampling.sequence import Sequence
 
 _NO_TOKEN = -1
@@ -51,9 +52,10 @@ class StopTable:
 class RowStep:
     """The rows under way and their keys and values."""
 
-    def __init__(self, base: BaseModel, *, max_slots: int) -> None:
+    def __init__(self, base: BaseModel, inference: Inference, *, max_slots: int) -> None:
         """Start without rows."""
         self._base = base
+        self._inference = inference
         self._cache = RowCache(
             base.kv_shape, dtype=base.dtype, device=base.device, max_slots=max_slots
         )
@@ -111,19 +113,9 @@ class RowStep:
         newest += [0] * (len(self._positions) - len(sequences))
         self._cache.fit(len(self._positions), int(self._positions.max()) + 1)
         positions = torch.from_numpy(self._positions).to(device)
-        beyond = torch.arange(self._cache.length, device=device) > positions[:, None]
-        mask = torch.zeros(beyond.shape, dtype=self._base.dtype, device=device)
-        mask.masked_fill_(beyond, float("-inf"))
-        self._cache.begin_step(positions)
-        with assigned(self._spans):
-            hidden = self._base.run(
-                torch.tensor(newest, device=device)[:, None],
-                positions[:, None],
-                cache=self._cache,
-                mask=mask[:, None, None],
-            )
-            logits = self._base.unembed(hidden[:, 0])[: len(sequences)]
+        newest_tokens = torch.tensor(newest, device=device)
+        logits = self._inference.step(newest_tokens, positions, self._cache, self._spans)
         self._positions += 1
         uniforms = np.array([sequence.uniforms[len(sequence.tokens)] for sequence in sequences])
-        tokens, logprobs = self._plan.draw(logits, uniforms)
+        tokens, logprobs = self._plan.draw(logits[: len(sequences)], uniforms)
         return tokens, logprobs, self._stops.hits(tokens)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tinker_ray.engine.model.inference import inference_of
 from tinker_ray.engine.sampling.draw import DrawPlan
 from tinker_ray.engine.sampling.prompt_run import PromptRun, run_prompts, split_by_length
 from tinker_ray.engine.sampling.row_step import PromptRow, RowStep, StopTable
@@ -50,6 +51,7 @@ class Sampler:
             kv_bytes: Most memory for keys and values; a single sequence may exceed it.
         """
         self._base = base
+        self._inference = inference_of(base)
         self._max_rows = max_rows
         self._max_slots = kv_bytes // base.kv_bytes_per_token
         self._reset()
@@ -102,7 +104,7 @@ class Sampler:
 
     def _reset(self) -> None:
         self._scheduler = Scheduler(max_rows=self._max_rows, max_slots=self._max_slots)
-        self._step = RowStep(self._base, max_slots=self._max_slots)
+        self._step = RowStep(self._base, self._inference, max_slots=self._max_slots)
         self._prompts: dict[int, PromptRow] = {}
         self._failed: list[Job] = []
 
@@ -162,7 +164,7 @@ class Sampler:
         """Run prompts and draw first tokens; each prompt alone, if one of a batch fails."""
         for batch in split_by_length(jobs):
             try:
-                run = run_prompts(self._base, batch)
+                run = run_prompts(self._inference, batch)
             except Exception as error:  # noqa: BLE001 - whose fault it is shows when run alone
                 if len(batch) > 1:
                     for job in batch:
