@@ -22,14 +22,34 @@ The upper part of the tree has upstream's names and ``isinstance`` relations, th
        ├─ WireFormatError                   bytes that break the contract; a ValueError too
        └─ RetryableError                    a lost promise: try the whole operation again
 
+    FutureWarning
+    └─ ExperimentalWarning                  a call that may change in any release
+
 No error holds a response, a request or a header: what crosses a process border is text and numbers.
+Upstream's constructors take such objects; ours accept them and keep what is plain of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
 
-RequestErrorCategory = Literal["unknown", "server", "user"]
+
+class RequestErrorCategory(StrEnum):
+    """Whose fault it is that an operation failed."""
+
+    Unknown = "unknown"
+    Server = "server"
+    User = "user"
+
+    @classmethod
+    def of(cls, value: object) -> RequestErrorCategory:
+        """Read the service's word; one that is not known here is ``Unknown``."""
+        return next((category for category in cls if category == value), cls.Unknown)
+
+
+class ExperimentalWarning(FutureWarning):
+    """A call that may change or go in any release was used."""
 
 
 def _rebuild(
@@ -60,11 +80,38 @@ class APIError(TinkerError):
         request_id: The promise concerned, where there is one.
     """
 
-    def __init__(self, message: str, *, body: object = None, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        request: object = None,  # noqa: ARG002 - upstream's, which is not kept
+        *,
+        body: object = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.body = body
         self.request_id = request_id
+
+    @property
+    def request(self) -> Any:  # noqa: ANN401 - there is none
+        """No request is kept.
+
+        Raises:
+            AttributeError: Always, so that ``hasattr`` and ``getattr`` with a default tell.
+        """
+        message = f"{type(self).__name__} keeps no request: it may hold the key, and cannot pickle"
+        raise AttributeError(message)
+
+    @property
+    def response(self) -> Any:  # noqa: ANN401 - there is none
+        """No response is kept: read ``status_code`` and ``body``.
+
+        Raises:
+            AttributeError: Always, so that ``hasattr`` and ``getattr`` with a default tell.
+        """
+        message = f"{type(self).__name__} keeps no response: read .status_code and .body"
+        raise AttributeError(message)
 
 
 class APIStatusError(APIError):
@@ -75,80 +122,146 @@ class APIStatusError(APIError):
         retry_after_s: Seconds that the service asked to wait, if it did.
     """
 
-    def __init__(
+    default_status: ClassVar[int] = 0
+
+    def __init__(  # noqa: PLR0913 - upstream's arguments and ours
         self,
         message: str,
-        *,
-        status_code: int,
+        response: object = None,
         body: object = None,
+        *,
+        status_code: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        """Take a status, or a response that has one.
+
+        Args:
+            message: What went wrong, for people.
+            response: Anything with a ``status_code``, which alone is kept.
+            body: The parsed JSON body of the answer or its text.
+            status_code: The HTTP status; by default the response's, else the class's.
+            request_id: The promise concerned, where there is one.
+            retry_after_s: Seconds that the service asked to wait, if it did.
+        """
         super().__init__(message, body=body, request_id=request_id)
-        self.status_code = status_code
+        self.status_code = _status(status_code, response, self.default_status)
         self.retry_after_s = retry_after_s
 
 
 class APIResponseValidationError(APIError):
-    """A 2xx answer whose body does not fit the schema of the call."""
+    """A 2xx answer whose body does not fit the schema of the call.
 
-    def __init__(self, message: str, *, status_code: int = 200, body: object = None) -> None:
-        super().__init__(message, body=body)
-        self.status_code = status_code
+    Attributes:
+        status_code: The HTTP status.
+    """
+
+    def __init__(
+        self,
+        response: object = None,
+        body: object = None,
+        message: str | None = None,
+        *,
+        status_code: int | None = None,
+    ) -> None:
+        """Take a message, or upstream's response and body.
+
+        Args:
+            response: Anything with a ``status_code``, which alone is kept; or the message.
+            body: The parsed JSON body of the answer or its text.
+            message: What does not fit.
+            status_code: The HTTP status; by default the response's, else 200.
+        """
+        given = response if isinstance(response, str) else message
+        super().__init__(given or "Data returned by API invalid for expected schema.", body=body)
+        self.status_code = _status(status_code, response, _OK)
+
+
+_OK = 200
+
+
+def _status(status_code: int | None, response: object, default: int) -> int:
+    found = getattr(response, "status_code", default) if status_code is None else status_code
+    return int(found)
 
 
 class BadRequestError(APIStatusError):
     """400."""
 
+    default_status = 400
+
 
 class AuthenticationError(APIStatusError):
     """401."""
+
+    default_status = 401
 
 
 class BillingError(APIStatusError):
     """402."""
 
+    default_status = 402
+
 
 class PermissionDeniedError(APIStatusError):
     """403."""
+
+    default_status = 403
 
 
 class NotFoundError(APIStatusError):
     """404."""
 
+    default_status = 404
+
 
 class ConflictError(APIStatusError):
     """409."""
+
+    default_status = 409
 
 
 class UnprocessableEntityError(APIStatusError):
     """422."""
 
+    default_status = 422
+
 
 class RateLimitError(APIStatusError):
     """429."""
+
+    default_status = 429
 
 
 class InternalServerError(APIStatusError):
     """500 and above."""
 
+    default_status = 500
+
 
 class APIConnectionError(APIError):
     """No response: the connection could not be made, or broke."""
 
+    default_message: ClassVar[str] = "Connection error."
+
     def __init__(
-        self, message: str = "Connection error.", *, request_id: str | None = None
+        self, request: object = None, message: str | None = None, *, request_id: str | None = None
     ) -> None:
-        super().__init__(message, request_id=request_id)
+        """Take a message, alone or after upstream's request, which is not kept.
+
+        Args:
+            request: Not kept; or the message.
+            message: What went wrong, for people.
+            request_id: The promise concerned, where there is one.
+        """
+        given = request if isinstance(request, str) else message
+        super().__init__(self.default_message if given is None else given, request_id=request_id)
 
 
 class APITimeoutError(APIConnectionError):
     """No response within the timeout of the call."""
 
-    def __init__(
-        self, message: str = "Request timed out.", *, request_id: str | None = None
-    ) -> None:
-        super().__init__(message, request_id=request_id)
+    default_message = "Request timed out."
 
 
 class RequestFailedError(TinkerError):
@@ -161,12 +274,15 @@ class RequestFailedError(TinkerError):
     """
 
     def __init__(
-        self, message: str, *, request_id: str, category: RequestErrorCategory = "unknown"
+        self,
+        message: str,
+        request_id: str,
+        category: RequestErrorCategory | str = RequestErrorCategory.Unknown,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.request_id = request_id
-        self.category = category
+        self.category = RequestErrorCategory.of(category)
 
 
 class ConfigurationError(TinkerError):
@@ -231,6 +347,10 @@ class RetryableError(TinkerError):
     Upstream calls it ``RetryableException`` and keeps it out of the ``TinkerError`` tree; here it
     is part of the tree so that one ``except TinkerError`` catches all.
     """
+
+
+RetryableException = RetryableError
+"""Upstream's name."""
 
 
 STATUS_ERRORS: dict[int, type[APIStatusError]] = {

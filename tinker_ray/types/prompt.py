@@ -1,29 +1,44 @@
-"""Model inputs: an ordered list of chunks of text tokens and images.
+"""Model inputs: an ordered list of chunks of text tokens, images and audio.
 
 Knows nothing of tokenizers or of the wire; lengths are in tokens.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tinker_ray.types.tensor_container import container_shape
+from tinker_ray.types.value import Value
 
+if TYPE_CHECKING:
     import numpy.typing as npt
 
 ImageFormat = Literal["png", "jpeg"]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedTextChunk:
+class EncodedTextChunk(Value):
     """Token ids of text; a sequence of ints or an integer array."""
 
     tokens: Sequence[int] | npt.NDArray[np.integer]
     type: Literal["encoded_text"] = "encoded_text"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no sequence of tokens, such as a text or what a tokenizer returns."""
+        tokens = self.tokens
+        is_array = isinstance(tokens, np.ndarray)
+        if is_array and (tokens.ndim != 1 or tokens.dtype.kind not in "iu"):
+            message = f"tokens are a 1-D integer array, not {tokens.dtype} of {tokens.ndim} axes"
+            raise ValueError(message)
+        if not is_array and (not isinstance(tokens, Sequence) or isinstance(tokens, str | bytes)):
+            message = f"tokens are a list of ints or an integer array, not {type(tokens).__name__}"
+            raise TypeError(message)
 
     @property
     def length(self) -> int:
@@ -42,13 +57,17 @@ class EncodedTextChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageChunk:
-    """An image as bytes; ``expected_tokens`` is what the caller believes it costs."""
+class ImageChunk(Value):
+    """An image as bytes, or base64 text; ``expected_tokens`` is what the caller believes it costs."""
 
     data: bytes = field(repr=False)
     format: ImageFormat
     expected_tokens: int | None = None
     type: Literal["image"] = "image"
+
+    def __post_init__(self) -> None:
+        """Decode base64 text."""
+        object.__setattr__(self, "data", _bytes(self.data, "ImageChunk.data"))
 
     @property
     def length(self) -> int:
@@ -61,7 +80,7 @@ class ImageChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageAssetPointerChunk:
+class ImageAssetPointerChunk(Value):
     """An image that the service fetches from ``location``."""
 
     location: str
@@ -79,7 +98,39 @@ class ImageAssetPointerChunk:
         return _expected(self.expected_tokens)
 
 
-ModelInputChunk: TypeAlias = EncodedTextChunk | ImageChunk | ImageAssetPointerChunk
+@dataclass(frozen=True, slots=True)
+class DmelChunk(Value):
+    """Audio as discrete mel tokens: a serialized tensor container, or its base64 text."""
+
+    dmel: bytes = field(repr=False)
+    type: Literal["dmel"] = "dmel"
+
+    def __post_init__(self) -> None:
+        """Decode base64 text."""
+        object.__setattr__(self, "dmel", _bytes(self.dmel, "DmelChunk.dmel"))
+
+    @property
+    def length(self) -> int:
+        """Number of tokens: the first dimension of the contained tensor.
+
+        Raises:
+            ValueError: The bytes are no tensor container, or hold a scalar.
+        """
+        shape = container_shape(self.dmel)
+        if not shape:
+            message = "a DmelChunk holds a tensor with at least one dimension, not a scalar"
+            raise ValueError(message)
+        return shape[0]
+
+
+ModelInputChunk: TypeAlias = EncodedTextChunk | ImageChunk | ImageAssetPointerChunk | DmelChunk
+_KINDS: dict[str, type[ModelInputChunk]] = {
+    "tokens": EncodedTextChunk,
+    "data": ImageChunk,
+    "location": ImageAssetPointerChunk,
+    "dmel": DmelChunk,
+}
+"""Kinds of chunks by the key that only they have: older clients send no ``type``."""
 
 
 def _expected(expected_tokens: int | None) -> int:
@@ -89,11 +140,41 @@ def _expected(expected_tokens: int | None) -> int:
     return expected_tokens
 
 
+def _bytes(data: bytes | str, where: str) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    if not isinstance(data, str):
+        message = f"{where} is bytes or base64 text, not {type(data).__name__}"
+        raise TypeError(message)
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        message = f"{where} is no base64 text: {error}"
+        raise ValueError(message) from error
+
+
+def _chunk(value: object) -> ModelInputChunk:
+    if isinstance(value, Value):
+        return value  # type: ignore[return-value]  # ModelInput checks the kinds
+    if isinstance(value, Mapping):
+        for key, kind in _KINDS.items():
+            if key in value:
+                return kind.model_validate(value)
+    message = f"a chunk has one of {', '.join(_KINDS)}; got {value!r:.200}"
+    raise ValueError(message)
+
+
 @dataclass(frozen=True, slots=True)
-class ModelInput:
+class ModelInput(Value):
     """A prompt or a training sequence."""
 
     chunks: Sequence[ModelInputChunk] = ()
+
+    @classmethod
+    def _nested(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return fields | {"chunks": [_chunk(item) for item in fields.get("chunks", ())]}
 
     @classmethod
     def from_ints(cls, tokens: Sequence[int] | npt.NDArray[np.integer]) -> ModelInput:

@@ -6,24 +6,28 @@ Knows nothing of torch beyond duck-typed conversions, and nothing of the wire.
 from __future__ import annotations
 
 import importlib
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tinker_ray.types import csr
+from tinker_ray.types.value import Value
 
+if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from tinker_ray.types.csr import Indices
 
 TensorDtype = Literal["int64", "float32"]
 
 _NUMPY_DTYPES: dict[str, type[np.generic]] = {"int64": np.int64, "float32": np.float32}
+_KINDS: dict[str, TensorDtype] = {"f": "float32", "i": "int64"}
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class TensorData:
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class TensorData(Value):
     """An array of int64 or float32 values.
 
     A sparse tensor (CSR) lists the values of a 2-D ``shape``: ``sparse_crow_indices`` has one entry
@@ -32,17 +36,17 @@ class TensorData:
 
     dtype: TensorDtype
     shape: list[int] | None
-    sparse_crow_indices: list[int] | None
-    sparse_col_indices: list[int] | None
     _values: npt.NDArray[Any] = field(repr=False)
+    _crow: Indices | None = field(repr=False)
+    _col: Indices | None = field(repr=False)
 
     def __init__(
         self,
         data: Sequence[int] | Sequence[float] | npt.NDArray[Any] | None = None,
         dtype: TensorDtype | None = None,
         shape: Sequence[int] | None = None,
-        sparse_crow_indices: list[int] | None = None,
-        sparse_col_indices: list[int] | None = None,
+        sparse_crow_indices: Sequence[int] | npt.NDArray[Any] | None = None,
+        sparse_col_indices: Sequence[int] | npt.NDArray[Any] | None = None,
     ) -> None:
         """Take values in row-major order.
 
@@ -57,22 +61,23 @@ class TensorData:
         if dtype not in _NUMPY_DTYPES:
             message = f"unsupported TensorData dtype {dtype!r}: use 'int64' or 'float32'"
             raise ValueError(message)
-        if (sparse_crow_indices is None) != (sparse_col_indices is None):
+        values = _as_values([] if data is None else data, dtype)
+        crow = col = None
+        if sparse_crow_indices is not None and sparse_col_indices is not None:
+            crow = csr.as_indices(sparse_crow_indices, "sparse_crow_indices")
+            col = csr.as_indices(sparse_col_indices, "sparse_col_indices")
+            values = values.reshape(-1)
+            csr.check(values.size, shape, crow, col)
+        elif sparse_crow_indices is not None or sparse_col_indices is not None:
             message = "sparse_crow_indices and sparse_col_indices come together"
             raise ValueError(message)
-        values = _as_values([] if data is None else data, dtype)
-        if sparse_crow_indices is not None and sparse_col_indices is not None:
-            _check_csr(values.size, shape, sparse_crow_indices, sparse_col_indices)
-        elif shape is not None and values.shape != tuple(shape):
-            if any(size < 0 for size in shape):
-                message = f"shape {list(shape)} has a negative size"
-                raise ValueError(message)
-            values = values.reshape(tuple(shape))
+        elif shape is not None:
+            values = _shaped(values, shape)
         object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "shape", None if shape is None else list(shape))
-        object.__setattr__(self, "sparse_crow_indices", sparse_crow_indices)
-        object.__setattr__(self, "sparse_col_indices", sparse_col_indices)
+        object.__setattr__(self, "shape", None if shape is None else [int(n) for n in shape])
         object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_crow", crow)
+        object.__setattr__(self, "_col", col)
 
     @classmethod
     def from_numpy(cls, array: npt.NDArray[Any]) -> TensorData:
@@ -81,20 +86,37 @@ class TensorData:
         Raises:
             ValueError: The array holds anything else.
         """
-        kinds: dict[str, TensorDtype] = {"f": "float32", "i": "int64"}
-        if array.dtype.kind not in kinds:
+        if array.dtype.kind not in _KINDS:
             message = (
                 f"unsupported numpy dtype {array.dtype}: use a float or a signed integer dtype"
             )
             raise ValueError(message)
-        return cls(array, kinds[array.dtype.kind], list(array.shape))
+        return cls(array, _KINDS[array.dtype.kind], list(array.shape))
 
     @classmethod
     def from_torch(cls, tensor: Any) -> TensorData:  # noqa: ANN401 - torch stays optional
         """Wrap a torch tensor: floating dtypes become float32, all others int64."""
-        plain = tensor.detach().cpu()
-        plain = plain.float() if plain.is_floating_point() else plain.long()
-        return cls.from_numpy(plain.contiguous().numpy())
+        return cls.from_numpy(_from_torch(tensor))
+
+    @classmethod
+    def from_torch_sparse(cls, tensor: Any, pad_value: int = 0) -> TensorData:  # noqa: ANN401
+        """Wrap a torch tensor as CSR if it is 2-D and that saves space, else densely.
+
+        Args:
+            tensor: A dense torch tensor.
+            pad_value: What is left out; give it again to ``to_numpy`` and ``to_torch``.
+
+        Raises:
+            TypeError: ``pad_value`` is no integer.
+        """
+        pad_value = _pad_value(pad_value)
+        array = _from_torch(tensor)
+        if array.ndim != csr.MATRIX_AXES:
+            return cls.from_numpy(array)
+        values, crow, col = csr.compress(array, pad_value)
+        if not csr.saves_space(values.size, array.shape):
+            return cls.from_numpy(array)
+        return cls(values, _KINDS[array.dtype.kind], array.shape, crow, col)
 
     @property
     def values(self) -> npt.NDArray[Any]:
@@ -104,7 +126,22 @@ class TensorData:
     @property
     def is_sparse(self) -> bool:
         """Whether the tensor is stored as CSR."""
-        return self.sparse_crow_indices is not None
+        return self._crow is not None
+
+    @property
+    def csr_indices(self) -> tuple[Indices, Indices] | None:
+        """Row pointers and columns as int64 arrays, None when dense."""
+        return None if self._crow is None or self._col is None else (self._crow, self._col)
+
+    @property
+    def sparse_crow_indices(self) -> list[int] | None:
+        """Row pointers as a list, None when dense."""
+        return None if self._crow is None else self._crow.tolist()
+
+    @property
+    def sparse_col_indices(self) -> list[int] | None:
+        """Columns of the listed values as a list, None when dense."""
+        return None if self._col is None else self._col.tolist()
 
     @property
     def data(self) -> list[Any]:
@@ -113,18 +150,19 @@ class TensorData:
         return flat
 
     def to_numpy(self, pad_value: int = 0) -> npt.NDArray[Any]:
-        """Return the dense array; unlisted entries of a sparse tensor are ``pad_value``."""
-        if self.sparse_crow_indices is None or self.sparse_col_indices is None:
+        """Return the dense array; unlisted entries of a sparse tensor are ``pad_value``.
+
+        Raises:
+            TypeError: The tensor is sparse and ``pad_value`` is no integer.
+        """
+        if self._crow is None:
             return self._values
-        dense = np.full(tuple(self.shape or ()), pad_value, dtype=self._values.dtype)
-        rows = np.repeat(
-            np.arange(len(self.sparse_crow_indices) - 1), np.diff(self.sparse_crow_indices)
-        )
-        dense[rows, self.sparse_col_indices] = self._values
+        dense = np.full(tuple(self.shape or ()), _pad_value(pad_value), dtype=self._values.dtype)
+        dense[csr.rows_of(self._crow), self._col] = self._values
         return dense
 
     def to_torch(self, pad_value: int = 0) -> Any:  # noqa: ANN401 - torch stays optional
-        """Return a dense torch tensor of the same dtype.
+        """Return a dense torch tensor of the same dtype, with memory of its own.
 
         Raises:
             ImportError: torch is not installed.
@@ -136,17 +174,32 @@ class TensorData:
         nested: list[Any] = self.to_numpy(pad_value).tolist()
         return nested
 
+    def _dumped(self) -> dict[str, Any]:
+        dense = {"data": self.data, "dtype": self.dtype, "shape": self.shape}
+        indices = {
+            "sparse_crow_indices": self.sparse_crow_indices,
+            "sparse_col_indices": self.sparse_col_indices,
+        }
+        return dense | indices
+
+    def __repr__(self) -> str:
+        """Describe the tensor without its values."""
+        sparse = f", num_values={self._values.size}, layout='csr'" if self.is_sparse else ""
+        return f"TensorData(dtype={self.dtype!r}, shape={self.shape}{sparse})"
+
     def __eq__(self, other: object) -> bool:
         """Compare dtype, shape, layout and values bit for bit (NaN equals NaN)."""
         if not isinstance(other, TensorData):
             return NotImplemented
-        return (
+        same_values = (
             self.dtype == other.dtype
             and self._values.shape == other._values.shape
-            and self.sparse_crow_indices == other.sparse_crow_indices
-            and self.sparse_col_indices == other.sparse_col_indices
             and self._values.tobytes() == other._values.tobytes()
         )
+        if not same_values or self._crow is None or other._crow is None:
+            return same_values and self.is_sparse == other.is_sparse
+        same_rows = np.array_equal(self._crow, other._crow)
+        return self.shape == other.shape and same_rows and np.array_equal(self._col, other._col)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -163,18 +216,24 @@ def _as_values(data: Sequence[int] | Sequence[float] | npt.NDArray[Any], dtype: 
     return values
 
 
-def _check_csr(
-    num_values: int, shape: Sequence[int] | None, crow: Sequence[int], col: Sequence[int]
-) -> None:
-    if shape is None or len(shape) != 2 or any(size < 0 for size in shape):  # noqa: PLR2004
-        message = f"a sparse tensor needs a 2-D shape, not {shape}"
+def _shaped(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+    if values.shape == tuple(shape):
+        return values
+    if any(size < 0 for size in shape):
+        message = f"shape {list(shape)} has a negative size"
         raise ValueError(message)
-    if len(crow) != shape[0] + 1 or crow[0] != 0 or crow[-1] != num_values:
-        message = f"sparse_crow_indices do not lead {shape[0]} rows from 0 to {num_values}"
-        raise ValueError(message)
-    if any(start > stop for start, stop in itertools.pairwise(crow)):
-        message = "sparse_crow_indices decrease"
-        raise ValueError(message)
-    if len(col) != num_values or not all(0 <= column < shape[1] for column in col):
-        message = f"sparse_col_indices are not {num_values} columns below {shape[1]}"
-        raise ValueError(message)
+    return values.reshape(tuple(shape))
+
+
+def _from_torch(tensor: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - torch stays optional
+    plain = tensor.detach().cpu()
+    plain = plain.float() if plain.is_floating_point() else plain.long()
+    array: npt.NDArray[Any] = plain.contiguous().numpy()
+    return array
+
+
+def _pad_value(pad_value: Any) -> int:  # noqa: ANN401 - what a caller may pass
+    if isinstance(pad_value, bool) or not isinstance(pad_value, int | np.integer):
+        message = f"pad_value is an integer, not {pad_value!r}"
+        raise TypeError(message)
+    return int(pad_value)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tinker_ray.types import SamplingParams
+from tinker_ray.types.sampling import SampleRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tinker_ray.types import Datum, ModelInput
+    from tinker_ray.types import Datum
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,6 @@ class ForwardBackwardRequest:
     forward_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRequest:
-    """A prompt and how to continue it, addressed to a sampling session or directly to weights."""
+__all__ = ["ForwardBackwardRequest", "SampleRequest"]
 
-    prompt: ModelInput
-    sampling_params: SamplingParams = field(default_factory=SamplingParams)
-    num_samples: int = 1
-    sampling_session_id: str | None = None
-    seq_id: int | None = None
-    base_model: str | None = None
-    model_path: str | None = None
-    prompt_logprobs: bool = False
-    topk_prompt_logprobs: int = 0
+
