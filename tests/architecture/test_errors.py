@@ -15,7 +15,9 @@ SAMPLES: dict[str, object] = {
     "fix": "what to do about it",
     "kind": "environment",
     "message": "what went wrong",
+    "request": object(),
     "request_id": "promise-7",
+    "response": object(),
     "retry_after_s": 1.5,
     "stage": "step",
     "status_code": 418,
@@ -63,4 +65,5 @@ def test_every_exception_of_the_module_belongs_to_the_tree() -> None:
         for value in vars(errors).values()
         if inspect.isclass(value) and issubclass(value, BaseException)
     }
-    assert set() == {cls for cls in defined if not issubclass(cls, errors.TinkerError)}
+    others = {cls for cls in defined if not issubclass(cls, errors.TinkerError)}
+    assert {errors.ExperimentalWarning} == others

@@ -36,11 +36,13 @@ SAMPLED = SampleResponse(
     [
         SampledSequence(
             "stop",
+            "",
             np.array([11, 12], dtype=np.int32),
             np.array([-0.125, -0.25], dtype=np.float32),
         ),
         SampledSequence(
             "length",
+            "",
             np.array([13], dtype=np.int32),
             np.array([-0.75], dtype=np.float32),
         ),

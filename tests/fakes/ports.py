@@ -18,6 +18,7 @@ from tinker_ray.types import (
     SampledSequence,
     SampleResponse,
     SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResponseInternal,
     SaveWeightsResponse,
     TensorData,
 )
@@ -85,7 +86,8 @@ def _result(operation: Operation) -> OperationResult:
     if isinstance(operation, SaveForSampler):
         if operation.name is None:
             number = operation.sampling_session_seq_id
-            return SaveWeightsForSamplerResponse(sampling_session_id=f"S1:sample:{number}")
+            session_id = f"S1:sample:{number}"
+            return SaveWeightsForSamplerResponseInternal(sampling_session_id=session_id)
         return SaveWeightsForSamplerResponse(path=f"tinker://m/sampler_weights/{operation.name}")
     return LoadWeightsResponse(path=operation.path)
 
@@ -171,7 +173,7 @@ class FakeRuntime:
                 self.num_cancelled += 1
                 raise
         tokens = np.array([7], dtype=np.int32)
-        sequences = [SampledSequence("stop", tokens) for _ in range(request.num_samples)]
+        sequences = [SampledSequence("stop", tokens_np=tokens) for _ in range(request.num_samples)]
         logprobs = np.array([np.nan, -request.prompt.length], dtype=np.float32)
         return SampleResponse(sequences, logprobs if request.prompt_logprobs else None)
 

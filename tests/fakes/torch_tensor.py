@@ -14,6 +14,10 @@ class FakeTorchTensor:
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
 
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
     def is_floating_point(self) -> bool:
         return self.array.dtype.kind == "f"
 

@@ -8,12 +8,17 @@ from hypothesis.extra import numpy as hnp
 
 from tinker_ray.types import (
     Datum,
+    DmelChunk,
     EncodedTextChunk,
     ForwardBackwardOutput,
     ImageAssetPointerChunk,
     ImageChunk,
     ImageFormat,
     ModelInput,
+    PromptAltTokens,
+    PromptProvenanceSpan,
+    ProvenanceSpans,
+    SampledProvenanceSpan,
     SampledSequence,
     SampleResponse,
     SamplingParams,
@@ -36,12 +41,13 @@ text_chunks = st.builds(EncodedTextChunk, st.lists(INT32, max_size=5))
 image_chunks = st.builds(
     ImageChunk, st.binary(max_size=8), st.sampled_from(FORMATS), EXPECTED_TOKENS
 )
+audio_chunks = st.builds(DmelChunk, st.binary(max_size=8))
 pointer_chunks = st.builds(ImageAssetPointerChunk, NAMES, st.sampled_from(FORMATS), EXPECTED_TOKENS)
 
 
 def prompts(*, pointers: bool) -> st.SearchStrategy[ModelInput]:
     """Prompts of all kinds of chunks."""
-    chunks = st.one_of(text_chunks, image_chunks)
+    chunks = st.one_of(text_chunks, image_chunks, audio_chunks)
     if pointers:
         return st.builds(ModelInput, st.lists(chunks | pointer_chunks, max_size=4))
     return st.builds(ModelInput, st.lists(chunks, max_size=4))
@@ -74,6 +80,28 @@ def tensors(values: st.SearchStrategy[float]) -> st.SearchStrategy[TensorData]:
     )
 
 
+@st.composite
+def tilings(draw: st.DrawFn, num_tokens: int) -> ProvenanceSpans:
+    """Runs that cover so many tokens; an empty one only where there is nothing to cover."""
+    spans: ProvenanceSpans = []
+    while num_tokens or not spans:
+        length = draw(st.integers(min(1, num_tokens), num_tokens))
+        kind = draw(st.sampled_from([PromptProvenanceSpan, SampledProvenanceSpan]))
+        offset = draw(st.integers(0, 2**40))
+        spans.append(kind(sequence_id=draw(NAMES), offset=offset, length=length))
+        num_tokens -= length
+    return spans
+
+
+@st.composite
+def traced_datums(draw: st.DrawFn) -> Datum:
+    """Datums that say where their tokens come from."""
+    tokens = draw(st.lists(INT32, max_size=5))
+    targets = TensorData(tokens, "int64", [len(tokens)])
+    datum = Datum(ModelInput.from_ints(tokens), {"target_tokens": targets})
+    return datum.with_provenance(draw(tilings(len(tokens))), draw(tilings(len(tokens))))
+
+
 def batches(*, proto: bool) -> st.SearchStrategy[ForwardBackwardRequest]:
     """Training batches that an encoding can carry."""
     values = ANY_FLOAT if proto else FINITE
@@ -85,7 +113,7 @@ def batches(*, proto: bool) -> st.SearchStrategy[ForwardBackwardRequest]:
     return st.builds(
         ForwardBackwardRequest,
         model_id=NAMES,
-        data=st.lists(datums, max_size=3),
+        data=st.lists(datums | traced_datums() if proto else datums, max_size=3),
         loss_fn=NAMES,
         seq_id=st.none() | st.integers(1, 2**31 - 1),
         loss_fn_config=st.dictionaries(
@@ -139,38 +167,63 @@ sample_requests = st.builds(
     model_path=st.none() | NAMES,
     prompt_logprobs=st.booleans(),
     topk_prompt_logprobs=st.integers(0, 20),
+    topk_sample_logprobs=st.integers(0, 20),
+    target_prompt_logprobs=st.none() | tensors(FINITE),
+    prompt_alt_tokens_k=st.integers(0, 20),
+    prompt_logprobs_last_n=st.none() | st.integers(1, 20),
+    record_stability_info=st.booleans(),
 )
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> SampledSequence:
+def sequences(draw: st.DrawFn, *, proto: bool) -> SampledSequence:
     """Drawn sequences of at least one token, with or without logprobs."""
     num_tokens = draw(st.integers(1, 4))
     logprobs = draw(st.none() | hnp.arrays(np.float32, num_tokens, elements=FINITE))
     return SampledSequence(
         draw(st.sampled_from(REASONS)),
+        "",
         draw(hnp.arrays(np.int32, num_tokens, elements=INT32)),
         logprobs,
+        draw(st.none() | likeliest(num_tokens)) if proto else None,
     )
 
 
 @st.composite
-def sample_responses(draw: st.DrawFn) -> SampleResponse:
-    """Responses whose prompt was scored, or not; top-k rows are empty, short or full."""
-    length, k = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    prompt_logprobs = draw(
-        st.none() | hnp.arrays(np.float32, length, elements=FINITE | st.just(float("nan")))
+def likeliest(draw: st.DrawFn, length: int) -> TopkLogprobs:
+    """Rows that are empty, short or full."""
+    k = draw(st.integers(1, 3))
+    token_ids = np.zeros((length, k), dtype=np.int32)
+    logprobs = np.full((length, k), -99999.0, dtype=np.float32)
+    for row in range(length):
+        # One row is full, so that the JSON form, which has no k, keeps the width.
+        filled = k if row == length - 1 else draw(st.integers(0, k))
+        token_ids[row, :filled] = draw(hnp.arrays(np.int32, filled, elements=INT32))
+        scores = hnp.arrays(np.float32, filled, elements=st.floats(-100, 0, width=32))
+        logprobs[row, :filled] = draw(scores)
+    return TopkLogprobs(token_ids, logprobs)
+
+
+@st.composite
+def alternatives(draw: st.DrawFn, length: int) -> PromptAltTokens:
+    """Draws at each position."""
+    shape = (length, draw(st.integers(1, 3)))
+    return PromptAltTokens(
+        TensorData.from_numpy(draw(hnp.arrays(np.int64, shape, elements=INT32))),
+        TensorData.from_numpy(draw(hnp.arrays(np.float32, shape, elements=FINITE))),
     )
-    topk = None
-    if draw(st.booleans()):
-        token_ids = np.zeros((length, k), dtype=np.int32)
-        logprobs = np.full((length, k), -99999.0, dtype=np.float32)
-        for row in range(length):
-            # One row is full, so that the JSON form, which has no k, keeps the width.
-            filled = k if row == length - 1 else draw(st.integers(0, k))
-            token_ids[row, :filled] = draw(hnp.arrays(np.int32, filled, elements=INT32))
-            logprobs[row, :filled] = draw(
-                hnp.arrays(np.float32, filled, elements=st.floats(-100, 0, width=32))
-            )
-        topk = TopkLogprobs(token_ids, logprobs)
-    return SampleResponse(draw(st.lists(sequences(), max_size=3)), prompt_logprobs, topk)
+
+
+@st.composite
+def sample_responses(draw: st.DrawFn, *, proto: bool) -> SampleResponse:
+    """Responses whose prompt was scored, or not."""
+    length = draw(st.integers(1, 4))
+    scores = hnp.arrays(np.float32, length, elements=FINITE | st.just(float("nan")))
+    return SampleResponse(
+        draw(st.lists(sequences(proto=proto), max_size=3)),
+        draw(st.none() | scores),
+        draw(st.none() | likeliest(length)),
+        draw(st.none() | tensors(FINITE)) if proto else None,
+        draw(st.integers(0, 2**31 - 1)) if proto else 0,
+        draw(st.none() | alternatives(length)) if proto else None,
+    )

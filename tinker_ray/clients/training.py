@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         OptimStepResponse,
         RetryConfig,
         SaveWeightsForSamplerResponse,
+        SaveWeightsForSamplerResponseInternal,
         SaveWeightsResponse,
     )
 
@@ -317,7 +318,7 @@ class TrainingClient(Ready):
 
     async def _sampling_client(
         self,
-        saved: APIFuture[SaveWeightsForSamplerResponse],
+        saved: APIFuture[SaveWeightsForSamplerResponseInternal],
         retry_config: RetryConfig | None,
     ) -> SamplingClient:
         response = await saved

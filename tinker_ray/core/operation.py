@@ -17,6 +17,7 @@ from tinker_ray.types import (
     LoadWeightsResponse,
     OptimStepResponse,
     SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResponseInternal,
     SaveWeightsResponse,
 )
 from tinker_ray.wire import codec, endpoint, json_value
@@ -86,7 +87,7 @@ class SaveForSampler:
 Operation: TypeAlias = ForwardBackward | OptimStep | SaveState | LoadState | SaveForSampler
 OperationResult: TypeAlias = (
     "ForwardBackwardOutput | OptimStepResponse | SaveWeightsResponse | LoadWeightsResponse "
-    "| SaveWeightsForSamplerResponse"
+    "| SaveWeightsForSamplerResponse | SaveWeightsForSamplerResponseInternal"
 )
 
 
@@ -108,6 +109,7 @@ LOAD_RESULT: ResultKind[LoadWeightsResponse] = _json_result("LoadWeights", LoadW
 _OPTIM_STEP_RESULT = _json_result("OptimStep", OptimStepResponse)
 _SAVE_RESULT = _json_result("SaveWeights", SaveWeightsResponse)
 _SAVE_FOR_SAMPLER_RESULT = _json_result("SaveWeightsForSampler", SaveWeightsForSamplerResponse)
+_SNAPSHOT_RESULT = _json_result("SaveWeightsForSampler", SaveWeightsForSamplerResponseInternal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,8 @@ def _save_for_sampler(operation: SaveForSampler) -> _Fields:
         "ttl_seconds": operation.ttl_seconds,
         "user_metadata": operation.user_metadata,
     }
-    return endpoint.SAVE_WEIGHTS_FOR_SAMPLER, _SAVE_FOR_SAMPLER_RESULT, fields
+    result = _SNAPSHOT_RESULT if operation.name is None else _SAVE_FOR_SAMPLER_RESULT
+    return endpoint.SAVE_WEIGHTS_FOR_SAMPLER, result, fields
 
 
 _JSON_OPERATIONS: dict[type, Callable[[Any], _Fields]] = {

@@ -11,7 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tinker_ray.errors import APIConnectionError, RequestFailedError, RetryableError
+from tinker_ray.errors import (
+    APIConnectionError,
+    RequestErrorCategory,
+    RequestFailedError,
+    RetryableError,
+)
 from tinker_ray.telemetry.carrier import inject
 from tinker_ray.telemetry.trace import recording
 from tinker_ray.transport.message import Request
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tinker_ray.core.link import Link, Promise
-    from tinker_ray.errors import RequestErrorCategory
     from tinker_ray.transport.message import Response
 
 T = TypeVar("T")
@@ -136,15 +140,9 @@ def _is_pending(response: Response, promise: Promise) -> bool:
         raise RequestFailedError(
             str(body["error"]),
             request_id=promise.request_id,
-            category=_category(body.get("category")),
+            category=RequestErrorCategory.of(body.get("category")),
         )
     return False
-
-
-def _category(value: object) -> RequestErrorCategory:
-    if value == "user":
-        return "user"
-    return "server" if value == "server" else "unknown"
 
 
 def _refusal(response: Response, promise: Promise) -> Exception:

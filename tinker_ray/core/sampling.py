@@ -24,7 +24,8 @@ from tinker_ray.errors import (
 )
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import SpanKind, recording, span
-from tinker_ray.types import EncodedTextChunk, ImageChunk, RetryConfig
+from tinker_ray.types import DmelChunk, EncodedTextChunk, ImageChunk, RetryConfig
+from tinker_ray.types.retry import DEFAULT_MAX_CONNECTIONS
 from tinker_ray.wire import codec, endpoint, status
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ _BACKPRESSURE = {"X-Tinker-Sampling-Backpressure": "1"}
 
 
 def prompt_bytes(prompt: ModelInput) -> int:
-    """Estimate what a prompt weighs on the wire: 10 bytes a token, images as they are."""
+    """Estimate what a prompt weighs on the wire: 10 bytes a token, images and audio as they are."""
     total = 0
     for chunk in prompt.chunks:
         if isinstance(chunk, EncodedTextChunk):
             total += _BYTES_PER_TOKEN * chunk.length
+        elif isinstance(chunk, DmelChunk):
+            total += len(chunk.dmel)
         else:
             total += len(chunk.data) if isinstance(chunk, ImageChunk) else len(chunk.location)
     return total
@@ -127,7 +130,10 @@ class SamplingCore:
         if key not in self._windows:
             if len(self._windows) >= MAX_WINDOWS:
                 self._windows = {k: w for k, w in self._windows.items() if not w.is_idle}
-            self._windows[key] = _Window(retry, retry.max_connections or self._max_samples)
+            bound = retry.max_connections
+            # Its default is upstream's, which lets the service decide.
+            bound = None if bound == DEFAULT_MAX_CONNECTIONS else bound
+            self._windows[key] = _Window(retry, bound or self._max_samples)
         return self._windows[key]
 
     async def _until_answered(self, request: SampleRequest, retry: RetryConfig) -> SampleResponse:

@@ -28,7 +28,7 @@ from tinker_ray.telemetry.trace import span
 from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, WeightsInfoResponse
 from tinker_ray.version import __version__
 from tinker_ray.wire import endpoint, status
-from tinker_ray.wire.chunking import BYTES_PER_TOKEN, ChunkLimits
+from tinker_ray.wire.chunking import ChunkLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,9 +59,7 @@ class ServerFlags:
     max_samples: int = 2000
 
 
-JSON_ONLY = ServerFlags(
-    protobuf=False, chunks=ChunkLimits(max_datums=128, max_bytes=500_000 * BYTES_PER_TOKEN)
-)
+JSON_ONLY = ServerFlags(protobuf=False, chunks=ChunkLimits.JSON_ONLY)
 
 
 class _ClientConfig(BaseModel):

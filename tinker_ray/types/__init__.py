@@ -1,27 +1,209 @@
 """Public values, under the upstream SDK's names; grouped by concept in this package's modules."""
 
 from tinker_ray.errors import RequestErrorCategory
-from tinker_ray.types.audit import (AuditLogEntry, AuditLogResponse,)
-from tinker_ray.types.billing import (GetBillingUsageRequest, TrainingBillingEvent, SamplingPrefillBillingEvent, SamplingSampleBillingEvent, CheckpointBillingEvent, StorageBillingEvent, BillingEventInfo, BillingUsageEvent, BillingUsageSession, BillingUsageResponse, GetCurrentCheckpointStorageUsageRequest, CurrentCheckpointStorageUsageItem, CurrentCheckpointStorageUsageResponse,)
-from tinker_ray.types.checkpoint import (CheckpointType, Cursor, Checkpoint, CheckpointsListResponse, CheckpointArchiveUrlResponse, ExternalWeightsUrlsResponse, ParsedCheckpointTinkerPath,)
-from tinker_ray.types.custom_loss import (CustomLossNodeOp, CustomLossInputRank, CustomLossNode, CustomLossGraph, CustomLossInput, CreateCustomLossRequest,)
-from tinker_ray.types.optimizer import (AdamParams, AdamOptimizerConfig, DimuonOptimizerConfig, DimuonParams, OptimizerConfig, OptimParams,)
-from tinker_ray.types.outcome import (CreateModelResponse, UnloadModelResponse, OptimStepResponse, SaveWeightsResponse, LoadWeightsResponse, SaveWeightsForSamplerResponseInternal, SaveWeightsForSamplerResponse, SaveWeightsExternalResponseInternal, SaveWeightsExternalResponse, CopyWeightsResponse, CreateCustomLossResponse,)
-from tinker_ray.types.promise import (RequestID, QueueState, UntypedAPIFuture, FutureRetrieveRequest, TryAgainResponse, RequestFailedResponse, FutureRetrieveResponse, SamplingSessionFuturesTarget, FuturesRetrieveRequest, FutureFinished, FutureFailed, FutureCompletion, FuturesRetrieveResponse,)
-from tinker_ray.types.prompt import (ImageFormat, EncodedTextChunk, ImageChunk, ImageAssetPointerChunk, DmelChunk, ModelInputChunk, ModelInput,)
-from tinker_ray.types.provenance import (PromptProvenanceSpan, SampledProvenanceSpan, ProvenanceSpans,)
-from tinker_ray.types.request import (CreateModelRequest, GetInfoRequest, UnloadModelRequest, ForwardBackwardRequest, ForwardRequest, OptimStepRequest, SaveWeightsRequest, LoadWeightsRequest, SaveWeightsForSamplerRequest, SaveWeightsExternalRequest, CopyWeightsRequest,)
-from tinker_ray.types.retry import (RetryConfig,)
-from tinker_ray.types.sampled import (TopkLogprobs, PromptAltTokens, SampledSequence, SampleResponse,)
-from tinker_ray.types.sampling import (StopReason, SamplingClientKind, SamplingParams, SampleRequest,)
-from tinker_ray.types.service import (HealthResponse, SupportedModel, GetServerCapabilitiesResponse, ClientConfigRequest, ClientConfigResponse, ClientDynamicConfigResponse, AuthTokenResponse, WhoamiResponse,)
-from tinker_ray.types.session import (CreateSessionRequest, CreateSessionResponse, SessionHeartbeatRequest, SessionHeartbeatResponse, GetSessionResponse, ListSessionsResponse, CreateSamplingSessionRequest, CreateSamplingSessionResponse, JoinSamplingSessionRequest, JoinSamplingSessionResponse, GetSamplerResponse,)
-from tinker_ray.types.session_search import (OwnSearchOwner, AccessibleSearchOwner, UserSearchOwner, SearchOwner, SessionSearchCursor, SessionSearchRequest, SessionSummary, SessionSearchResponse, TraceExportResponse,)
-from tinker_ray.types.session_status import (ClientSessionFinishReasonType, ClientSessionFinishSuccess, ClientSessionFinishErrored, ClientSessionFinishInterrupted, ClientSessionFinishReason, SessionFailedRequestReason, SessionFailedTrainingRunReason, SessionFailedSamplingSessionReason, SessionFailedReason, SessionActive, SessionCancelled, ClientSessionFinished, SessionFailed, SessionStatus, ActiveSessionStatusQuery, CancelledSessionStatusQuery, FailedSessionStatusQuery, ClientFinishedSessionStatusQuery, SessionStatusQuery,)
-from tinker_ray.types.telemetry import (EventType, Severity, SessionStartEvent, SessionEndEvent, UnhandledExceptionEvent, GenericEvent, TelemetryEvent, TelemetryBatch, TelemetrySendRequest, TelemetryResponse,)
-from tinker_ray.types.tensor import (TensorDtype, TensorData,)
-from tinker_ray.types.training import (LossFnType, LossFnInputs, LossFnOutput, LossFnConfig, Datum, ForwardBackwardInput, ForwardBackwardOutput, LoraConfig,)
-from tinker_ray.types.training_run import (ModelID, TrainingRun, TrainingRunsResponse, ModelData, GetInfoResponse, WeightsInfoResponse,)
+from tinker_ray.types.audit import (
+    AuditLogEntry,
+    AuditLogResponse,
+)
+from tinker_ray.types.billing import (
+    BillingEventInfo,
+    BillingUsageEvent,
+    BillingUsageResponse,
+    BillingUsageSession,
+    CheckpointBillingEvent,
+    CurrentCheckpointStorageUsageItem,
+    CurrentCheckpointStorageUsageResponse,
+    GetBillingUsageRequest,
+    GetCurrentCheckpointStorageUsageRequest,
+    SamplingPrefillBillingEvent,
+    SamplingSampleBillingEvent,
+    StorageBillingEvent,
+    TrainingBillingEvent,
+)
+from tinker_ray.types.checkpoint import (
+    Checkpoint,
+    CheckpointArchiveUrlResponse,
+    CheckpointsListResponse,
+    CheckpointType,
+    Cursor,
+    ExternalWeightsUrlsResponse,
+    ParsedCheckpointTinkerPath,
+)
+from tinker_ray.types.custom_loss import (
+    CreateCustomLossRequest,
+    CustomLossGraph,
+    CustomLossInput,
+    CustomLossInputRank,
+    CustomLossNode,
+    CustomLossNodeOp,
+)
+from tinker_ray.types.optimizer import (
+    AdamOptimizerConfig,
+    AdamParams,
+    DimuonOptimizerConfig,
+    DimuonParams,
+    OptimizerConfig,
+    OptimParams,
+)
+from tinker_ray.types.outcome import (
+    CopyWeightsResponse,
+    CreateCustomLossResponse,
+    CreateModelResponse,
+    LoadWeightsResponse,
+    OptimStepResponse,
+    SaveWeightsExternalResponse,
+    SaveWeightsExternalResponseInternal,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResponseInternal,
+    SaveWeightsResponse,
+    UnloadModelResponse,
+)
+from tinker_ray.types.promise import (
+    FutureCompletion,
+    FutureFailed,
+    FutureFinished,
+    FutureRetrieveRequest,
+    FutureRetrieveResponse,
+    FuturesRetrieveRequest,
+    FuturesRetrieveResponse,
+    QueueState,
+    RequestFailedResponse,
+    RequestID,
+    SamplingSessionFuturesTarget,
+    TryAgainResponse,
+    UntypedAPIFuture,
+)
+from tinker_ray.types.prompt import (
+    DmelChunk,
+    EncodedTextChunk,
+    ImageAssetPointerChunk,
+    ImageChunk,
+    ImageFormat,
+    ModelInput,
+    ModelInputChunk,
+)
+from tinker_ray.types.provenance import (
+    PromptProvenanceSpan,
+    ProvenanceSpans,
+    SampledProvenanceSpan,
+)
+from tinker_ray.types.request import (
+    CopyWeightsRequest,
+    CreateModelRequest,
+    ForwardBackwardRequest,
+    ForwardRequest,
+    GetInfoRequest,
+    LoadWeightsRequest,
+    OptimStepRequest,
+    SaveWeightsExternalRequest,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsRequest,
+    UnloadModelRequest,
+)
+from tinker_ray.types.retry import (
+    RetryConfig,
+)
+from tinker_ray.types.sampled import (
+    PromptAltTokens,
+    SampledSequence,
+    SampleResponse,
+    TopkLogprobs,
+)
+from tinker_ray.types.sampling import (
+    SampleRequest,
+    SamplingClientKind,
+    SamplingParams,
+    StopReason,
+)
+from tinker_ray.types.service import (
+    AuthTokenResponse,
+    ClientConfigRequest,
+    ClientConfigResponse,
+    ClientDynamicConfigResponse,
+    GetServerCapabilitiesResponse,
+    HealthResponse,
+    SupportedModel,
+    WhoamiResponse,
+)
+from tinker_ray.types.session import (
+    CreateSamplingSessionRequest,
+    CreateSamplingSessionResponse,
+    CreateSessionRequest,
+    CreateSessionResponse,
+    GetSamplerResponse,
+    GetSessionResponse,
+    JoinSamplingSessionRequest,
+    JoinSamplingSessionResponse,
+    ListSessionsResponse,
+    SessionHeartbeatRequest,
+    SessionHeartbeatResponse,
+)
+from tinker_ray.types.session_search import (
+    AccessibleSearchOwner,
+    OwnSearchOwner,
+    SearchOwner,
+    SessionSearchCursor,
+    SessionSearchRequest,
+    SessionSearchResponse,
+    SessionSummary,
+    TraceExportResponse,
+    UserSearchOwner,
+)
+from tinker_ray.types.session_status import (
+    ActiveSessionStatusQuery,
+    CancelledSessionStatusQuery,
+    ClientFinishedSessionStatusQuery,
+    ClientSessionFinished,
+    ClientSessionFinishErrored,
+    ClientSessionFinishInterrupted,
+    ClientSessionFinishReason,
+    ClientSessionFinishReasonType,
+    ClientSessionFinishSuccess,
+    FailedSessionStatusQuery,
+    SessionActive,
+    SessionCancelled,
+    SessionFailed,
+    SessionFailedReason,
+    SessionFailedRequestReason,
+    SessionFailedSamplingSessionReason,
+    SessionFailedTrainingRunReason,
+    SessionStatus,
+    SessionStatusQuery,
+)
+from tinker_ray.types.telemetry import (
+    EventType,
+    GenericEvent,
+    SessionEndEvent,
+    SessionStartEvent,
+    Severity,
+    TelemetryBatch,
+    TelemetryEvent,
+    TelemetryResponse,
+    TelemetrySendRequest,
+    UnhandledExceptionEvent,
+)
+from tinker_ray.types.tensor import (
+    TensorData,
+    TensorDtype,
+)
+from tinker_ray.types.training import (
+    Datum,
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    LoraConfig,
+    LossFnConfig,
+    LossFnInputs,
+    LossFnOutput,
+    LossFnType,
+)
+from tinker_ray.types.training_run import (
+    GetInfoResponse,
+    ModelData,
+    ModelID,
+    TrainingRun,
+    TrainingRunsResponse,
+    WeightsInfoResponse,
+)
 
 __all__ = [
     "AccessibleSearchOwner",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from tinker_ray.types.model import Record
 
 
@@ -12,7 +14,7 @@ class AuditLogEntry(Record):
 
     timestamp: datetime
     event: str
-    event_details: dict[str, object] = {}
+    event_details: dict[str, object] = Field(default_factory=dict)
     model_id: str | None = None
     tinker_path: str | None = None
     purpose: str | None = None

@@ -1,4 +1,7 @@
-"""What was used and what it costs. Times are timezone-aware, buckets are hours, costs US dollars."""
+"""What was used and what it costs.
+
+Times are timezone-aware, buckets are hours, costs are US dollars.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ class BillingUsageResponse(Record):
     """What was used, and the sessions concerned by id; costs are known up to a time."""
 
     data: list[BillingUsageEvent]
-    sessions: dict[str, BillingUsageSession] = {}
+    sessions: dict[str, BillingUsageSession] = Field(default_factory=dict)
     cost_data_through: datetime | None = None
 
 

@@ -2,13 +2,15 @@
 
 Arguments are encoded: JSON scalars, texts and lists stand for themselves; everything else is an
 object of one key: ``{"ref": node}``, ``{"tuple": […]}``, ``{"dict": {…}}``, ``{"slice": […]}``,
-``{"ellipsis": true}``, ``{"float": "inf"}``, ``{"dtype": …}``, ``{"device": …}``, ``{"layout": …}``,
-``{"memory_format": …}``. Nothing here can be executed.
+``{"ellipsis": true}``, ``{"float": "inf"}``, ``{"dtype": …}``, ``{"device": …}``,
+``{"layout": …}``, ``{"memory_format": …}``. Nothing here can be executed.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
+
+from pydantic import Field
 
 from tinker_ray.types.model import Strict
 
@@ -24,8 +26,8 @@ class CustomLossNode(Strict):
     op: CustomLossNodeOp
     name: str
     target: str
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class CustomLossGraph(Strict):

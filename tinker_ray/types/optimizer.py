@@ -52,7 +52,7 @@ class OptimizerStep(Strict, extra="allow"):
 
 
 class DimuonParams(OptimizerStep, extra="forbid", allow_inf_nan=False):
-    """Dimuon for one step; ``beta1`` averages the momentum, ``grad_clip_norm`` <= 0 is no clipping."""
+    """Dimuon for one step; ``beta1`` averages the momentum, ``grad_clip_norm`` <= 0 means none."""
 
     type: Literal["dimuon"] = "dimuon"
     learning_rate: float = Field(ge=0)

@@ -104,7 +104,7 @@ class FuturesRetrieveRequest(Strict):
     target: SamplingSessionFuturesTarget
     prev_cursor: int = 0
     timeout: float | None = None
-    retrieved_request_ids: list[RequestID] = []
+    retrieved_request_ids: list[RequestID] = Field(default_factory=list)
 
 
 class FutureFinished(Record):

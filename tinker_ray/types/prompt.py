@@ -31,12 +31,14 @@ class EncodedTextChunk(Value):
 
     def __post_init__(self) -> None:
         """Refuse what is no sequence of tokens, such as a text or what a tokenizer returns."""
-        tokens = self.tokens
-        is_array = isinstance(tokens, np.ndarray)
-        if is_array and (tokens.ndim != 1 or tokens.dtype.kind not in "iu"):
-            message = f"tokens are a 1-D integer array, not {tokens.dtype} of {tokens.ndim} axes"
-            raise ValueError(message)
-        if not is_array and (not isinstance(tokens, Sequence) or isinstance(tokens, str | bytes)):
+        tokens: Any = self.tokens
+        if isinstance(tokens, np.ndarray):
+            if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+                message = (
+                    f"tokens are a 1-D integer array, not {tokens.dtype} of {tokens.ndim} axes"
+                )
+                raise ValueError(message)
+        elif not isinstance(tokens, Sequence) or isinstance(tokens, str | bytes):
             message = f"tokens are a list of ints or an integer array, not {type(tokens).__name__}"
             raise TypeError(message)
 
@@ -58,7 +60,7 @@ class EncodedTextChunk(Value):
 
 @dataclass(frozen=True, slots=True)
 class ImageChunk(Value):
-    """An image as bytes, or base64 text; ``expected_tokens`` is what the caller believes it costs."""
+    """An image as bytes or base64; ``expected_tokens`` is what the caller believes it costs."""
 
     data: bytes = field(repr=False)
     format: ImageFormat
@@ -140,7 +142,7 @@ def _expected(expected_tokens: int | None) -> int:
     return expected_tokens
 
 
-def _bytes(data: bytes | str, where: str) -> bytes:
+def _bytes(data: Any, where: str) -> bytes:  # noqa: ANN401 - what a caller may pass
     if isinstance(data, bytes):
         return data
     if isinstance(data, bytearray | memoryview):

@@ -62,7 +62,7 @@ class TopkLogprobs:
         cells = zip(self.token_ids.tolist(), self.logprobs.tolist(), counts.tolist(), strict=True)
         for ids, logprobs, count in cells:
             pairs = list(zip(ids[:count], logprobs[:count], strict=True))
-            rows.append(pairs if pairs else None)
+            rows.append(pairs or None)
         return rows
 
 

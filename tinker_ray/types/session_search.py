@@ -51,7 +51,7 @@ class SessionSearchRequest(Strict):
 
     session_id: str | None = None
     project_ids: list[str] | None = None
-    user_metadata: dict[str, str] = {}
+    user_metadata: dict[str, str] = Field(default_factory=dict)
     display_name: str | None = Field(default=None, min_length=1)
     owner: SearchOwner = OwnSearchOwner()
     statuses: list[SessionStatusQuery] | None = Field(default=None, min_length=1)

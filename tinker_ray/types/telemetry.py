@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from pydantic import Field
+
 from tinker_ray.types.model import Record, Strict
 
 EventType: TypeAlias = Literal[
@@ -43,7 +45,7 @@ class GenericEvent(_Event):
     """Anything else, by name."""
 
     event_name: str
-    event_data: dict[str, object] = {}
+    event_data: dict[str, object] = Field(default_factory=dict)
 
 
 TelemetryEvent: TypeAlias = (

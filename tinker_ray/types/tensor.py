@@ -196,10 +196,11 @@ class TensorData(Value):
             and self._values.shape == other._values.shape
             and self._values.tobytes() == other._values.tobytes()
         )
-        if not same_values or self._crow is None or other._crow is None:
-            return same_values and self.is_sparse == other.is_sparse
-        same_rows = np.array_equal(self._crow, other._crow)
-        return self.shape == other.shape and same_rows and np.array_equal(self._col, other._col)
+        mine, theirs = self.csr_indices, other.csr_indices
+        if not same_values or mine is None or theirs is None:
+            return same_values and mine is theirs
+        same_indices = all(map(np.array_equal, mine, theirs))
+        return self.shape == other.shape and same_indices
 
     __hash__ = None  # type: ignore[assignment]
 

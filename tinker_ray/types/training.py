@@ -126,7 +126,7 @@ class Datum(Value):
         return fields | {"model_input": prompt, "loss_fn_inputs": inputs}
 
 
-def _check_spans(name: str, spans: ProvenanceSpans, num_positions: int | None) -> None:
+def _check_spans(name: str, spans: Sequence[Any], num_positions: int | None) -> None:
     for index, span in enumerate(spans):
         if not isinstance(span, PromptProvenanceSpan | SampledProvenanceSpan):
             message = (
@@ -148,7 +148,7 @@ def _num_targets(tensors: LossFnInputs) -> int | None:
     return int(targets.values.size)
 
 
-def _tensor(key: str, value: TensorLike) -> TensorData:
+def _tensor(key: str, value: Any) -> TensorData:  # noqa: ANN401 - torch stays optional
     if isinstance(value, TensorData):
         return value
     if isinstance(value, np.ndarray):

@@ -70,8 +70,8 @@ class Value:
         return fields
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401, PLW3201 - pydantic's protocol
-        from pydantic_core import core_schema  # noqa: PLC0415 - only where a model has such a field
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401 - pydantic's protocol
+        from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
             cls.model_validate,

@@ -7,10 +7,10 @@ Metrics carry their reduction in their name (``loss:sum``) and are joined by it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tinker_ray.errors import WireFormatError
-from tinker_ray.types import EncodedTextChunk, ForwardBackwardOutput, ImageChunk
+from tinker_ray.types import DmelChunk, EncodedTextChunk, ForwardBackwardOutput, ImageChunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,29 +24,73 @@ _HASH_MODULUS = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class ChunkLimits:
-    """The most that one request carries; a datum that exceeds them alone travels alone."""
+    """The most that one request carries; a datum that exceeds them alone travels alone.
+
+    Attributes:
+        max_datums: Datums in one request.
+        max_bytes: Their size before compression.
+        max_numbers: For services that read JSON only, which count numbers and not bytes; None for
+            all others.
+    """
 
     max_datums: int = 1024
     max_bytes: int = 5_000_000
+    max_numbers: int | None = None
+
+    JSON_ONLY: ClassVar[ChunkLimits]
+    """What services take that read JSON only."""
+
+    def cost(self, datum: Datum) -> int:
+        """Tell how much of :attr:`budget` a datum takes."""
+        return datum_bytes(datum) if self.max_numbers is None else datum_numbers(datum)
+
+    @property
+    def budget(self) -> int:
+        """The most that the datums of one request may cost."""
+        return self.max_bytes if self.max_numbers is None else self.max_numbers
+
+
+ChunkLimits.JSON_ONLY = ChunkLimits(max_datums=128, max_numbers=500_000)
 
 
 def datum_bytes(datum: Datum) -> int:
-    """Estimate the uncompressed size of a datum on the wire."""
-    chunks = sum(_chunk_bytes(chunk) for chunk in datum.model_input.chunks)
+    """Estimate the uncompressed size of a datum in protobuf."""
+    chunks = sum(
+        BYTES_PER_TOKEN * chunk.length
+        if isinstance(chunk, EncodedTextChunk)
+        else _opaque_bytes(chunk)
+        for chunk in datum.model_input.chunks
+    )
     return chunks + sum(_tensor_bytes(tensor) for tensor in datum.loss_fn_inputs.values())
 
 
-def _chunk_bytes(chunk: ModelInputChunk) -> int:
-    if isinstance(chunk, EncodedTextChunk):
-        return BYTES_PER_TOKEN * chunk.length
+def datum_numbers(datum: Datum) -> int:
+    """Count the numbers of a datum in JSON, where sparse tensors are written out; a byte is one."""
+    chunks = sum(
+        chunk.length if isinstance(chunk, EncodedTextChunk) else _opaque_bytes(chunk)
+        for chunk in datum.model_input.chunks
+    )
+    return chunks + sum(_num_elements(tensor) for tensor in datum.loss_fn_inputs.values())
+
+
+def _opaque_bytes(chunk: ModelInputChunk) -> int:
     if isinstance(chunk, ImageChunk):
         return len(chunk.data)
-    return len(chunk.location)
+    if isinstance(chunk, DmelChunk):
+        return len(chunk.dmel)
+    return 0 if isinstance(chunk, EncodedTextChunk) else len(chunk.location)
 
 
 def _tensor_bytes(tensor: TensorData) -> int:
-    indices = len(tensor.sparse_crow_indices or ()) + len(tensor.sparse_col_indices or ())
-    return int(tensor.values.nbytes) + BYTES_PER_INDEX * indices
+    indices = tensor.csr_indices or ()
+    return int(tensor.values.nbytes) + BYTES_PER_INDEX * sum(map(len, indices))
+
+
+def _num_elements(tensor: TensorData) -> int:
+    if not tensor.is_sparse:
+        return int(tensor.values.size)
+    num_rows, num_columns = tensor.shape or (0, 0)
+    return num_rows * num_columns
 
 
 def split(data: Sequence[Datum], limits: ChunkLimits) -> list[list[Datum]]:
@@ -54,8 +98,8 @@ def split(data: Sequence[Datum], limits: ChunkLimits) -> list[list[Datum]]:
     parts: list[list[Datum]] = []
     size = 0
     for datum in data:
-        cost = datum_bytes(datum)
-        full = not parts or len(parts[-1]) >= limits.max_datums or size + cost > limits.max_bytes
+        cost = limits.cost(datum)
+        full = not parts or len(parts[-1]) >= limits.max_datums or size + cost > limits.budget
         if full:
             parts.append([])
             size = 0
@@ -65,11 +109,13 @@ def split(data: Sequence[Datum], limits: ChunkLimits) -> list[list[Datum]]:
 
 
 def join(outputs: Sequence[ForwardBackwardOutput], counts: Sequence[int]) -> ForwardBackwardOutput:
-    """Join the results of consecutive parts of ``counts`` datums each.
+    """Join the results of consecutive parts of ``counts`` datums each; of none, an empty result.
 
     Raises:
         WireFormatError: A metric's name has not exactly one colon.
     """
+    if not outputs:
+        return ForwardBackwardOutput(loss_fn_output_type="", loss_fn_outputs=[], metrics={})
     return ForwardBackwardOutput(
         loss_fn_output_type=outputs[0].loss_fn_output_type,
         loss_fn_outputs=[item for output in outputs for item in output.loss_fn_outputs],
@@ -105,8 +151,14 @@ def _mean(values: list[float], counts: Sequence[int]) -> float:
     return weighted / sum(counts)
 
 
-def _hash(values: list[float]) -> float:
-    return float(sum(int(value) for value in values) % _HASH_MODULUS)
+def _hash2(values: list[float]) -> float:
+    # An int, as upstream gives it: a float would round what identifies a batch.
+    return sum(int(value) for value in values) % _HASH_MODULUS
+
+
+def _hash_unordered(values: list[float]) -> float:
+    # Python's hash of a tuple of ints is the same in every process.
+    return hash(tuple(sorted(int(value) for value in values)))
 
 
 _REDUCTIONS: dict[str, Callable[[list[float], Sequence[int]], float]] = {
@@ -115,5 +167,6 @@ _REDUCTIONS: dict[str, Callable[[list[float], Sequence[int]], float]] = {
     "max": lambda values, _: max(values),
     "mean": _mean,
     "slack": lambda values, counts: max(values) - _mean(values, counts),
-    "hash2": lambda values, _: _hash(values),
+    "hash2": lambda values, _: _hash2(values),
+    "hash_unordered": lambda values, _: _hash_unordered(values),
 }

@@ -1,6 +1,6 @@
 """Bulk requests and results to bytes and back, in either of the service's two encodings.
 
-The facade over :mod:`json_codec` and :mod:`proto_codec`: it knows content types, they know layouts.
+The facade over the JSON and protobuf modules beside it: it knows content types, they know layouts.
 Decoding never trusts its input: what does not fit raises ``WireFormatError`` with the field's path.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinker_ray.errors import WireFormatError
-from tinker_ray.wire import json_codec, proto_codec
+from tinker_ray.wire import json_codec, json_sample, proto_codec, proto_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def encode_sample(request: SampleRequest) -> Body:
     Raises:
         WireFormatError: A value cannot travel.
     """
-    return Body(json_codec.encode_sample(request), JSON)
+    return Body(json_sample.encode_sample(request), JSON)
 
 
 def decode_sample(content: bytes) -> SampleRequest:
@@ -91,14 +91,14 @@ def decode_sample(content: bytes) -> SampleRequest:
     Raises:
         WireFormatError: The bytes are not such a request.
     """
-    return json_codec.decode_sample(content)
+    return json_sample.decode_sample(content)
 
 
 def encode_sample_response(response: SampleResponse, *, proto: bool) -> Body:
     """Encode what was sampled."""
     if proto:
-        return Body(proto_codec.encode_sample_response(response), PROTOBUF)
-    return Body(json_codec.encode_sample_response(response), JSON)
+        return Body(proto_sample.encode_sample_response(response), PROTOBUF)
+    return Body(json_sample.encode_sample_response(response), JSON)
 
 
 def decode_sample_response(
@@ -110,9 +110,9 @@ def decode_sample_response(
         WireFormatError: The bytes are not such a response, or the number of ids does not match.
     """
     if is_protobuf(content_type):
-        response = proto_codec.decode_sample_response(content, sequence_ids)
+        response = proto_sample.decode_sample_response(content, sequence_ids)
     else:
-        response = json_codec.decode_sample_response(content, sequence_ids)
+        response = json_sample.decode_sample_response(content, sequence_ids)
     if sequence_ids and len(sequence_ids) != len(response.sequences):
         message = f"{len(response.sequences)} sequences for {len(sequence_ids)} sequence ids"
         raise WireFormatError(message, field="sequences")

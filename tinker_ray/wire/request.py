@@ -29,5 +29,3 @@ class ForwardBackwardRequest:
 
 
 __all__ = ["ForwardBackwardRequest", "SampleRequest"]
-
-

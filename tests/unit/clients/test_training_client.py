@@ -30,6 +30,7 @@ from tinker_ray.types import (
     ModelInput,
     RetryConfig,
     SaveWeightsForSamplerResponse,
+    SaveWeightsForSamplerResponseInternal,
     SaveWeightsResponse,
     TensorData,
 )
@@ -261,7 +262,7 @@ def test_a_snapshot_without_a_session_is_refused() -> None:
 
     class Odd(FakeTrainingPort):
         async def run(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-            return SaveWeightsForSamplerResponse(path="tinker://m/sampler_weights/b")
+            return SaveWeightsForSamplerResponseInternal(path="tinker://m/sampler_weights/b")
 
     trainee.client._port = Odd()
     with pytest.raises(errors.APIResponseValidationError, match="no sampling session"):

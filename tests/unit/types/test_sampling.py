@@ -49,10 +49,10 @@ def test_sampling_refuses_what_cannot_work(field: str, value: object) -> None:
 
 def test_a_sampled_sequence_has_list_views() -> None:
     sequence = SampledSequence(
-        "stop", np.array([1, 2], dtype=np.int32), np.array([-0.5, -1.0], dtype=np.float32)
+        "stop", "", np.array([1, 2], dtype=np.int32), np.array([-0.5, -1.0], dtype=np.float32)
     )
     assert ([1, 2], [-0.5, -1.0]) == (sequence.tokens, sequence.logprobs)
-    assert SampledSequence("stop", np.array([1], dtype=np.int32)).logprobs is None
+    assert SampledSequence("stop", "", np.array([1], dtype=np.int32)).logprobs is None
 
 
 def test_missing_prompt_logprobs_are_none_in_lists() -> None:

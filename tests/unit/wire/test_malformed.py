@@ -83,7 +83,9 @@ TRAINING_JSON: list[tuple[object, str]] = [
     (with_datum({"loss_fn_inputs": {}}), f"{DATUM}.model_input"),
     (with_datum({"loss_fn_inputs": {}, "model_input": {}}), f"{DATUM}.model_input.chunks"),
     (with_datum(datum(chunk=[])), f"{DATUM}.model_input.chunks[0]"),
-    (with_datum(datum(chunk={"dmel": "x"})), f"{DATUM}.model_input.chunks[0]"),
+    (with_datum(datum(chunk={"sound": "x"})), f"{DATUM}.model_input.chunks[0]"),
+    (with_datum(datum(chunk={"dmel": "x"})), f"{DATUM}.model_input.chunks[0].dmel"),
+    (with_datum(datum(chunk={"dmel": "é"})), f"{DATUM}.model_input.chunks[0].dmel"),
     (with_datum(datum(chunk={"tokens": "abc"})), f"{DATUM}.{TOKENS}"),
     (with_datum(datum(chunk={"tokens": [1.5]})), f"{DATUM}.{TOKENS}"),
     (with_datum(datum(chunk={"tokens": [True]})), f"{DATUM}.{TOKENS}"),
@@ -222,7 +224,7 @@ def test_a_malformed_json_sample_is_refused_by_its_field(body: dict[str, Any], f
 
 
 def test_sequence_ids_that_do_not_match_the_sequences_are_refused() -> None:
-    sequence = SampledSequence("stop", np.array([1], dtype=np.int32))
+    sequence = SampledSequence("stop", "", np.array([1], dtype=np.int32))
     for proto in (True, False):
         body = codec.encode_sample_response(SampleResponse([sequence]), proto=proto)
         with pytest.raises(WireFormatError, match="1 sequences for 2"):
@@ -322,7 +324,6 @@ INPUT = "data[0].loss_fn_inputs.w"
     "content,field",
     [
         (proto_batch(pb.Chunk()), CHUNK),
-        (proto_batch(pb.Chunk(dmel=pb.DmelChunk(dmel=b"x"))), CHUNK),
         (proto_batch(pb.Chunk(image=pb.ImageChunk(format="gif"))), f"{CHUNK}.format"),
         (
             proto_batch(pb.Chunk(encoded_text=pb.EncodedTextChunk(tokens=b"abc"))),

@@ -18,7 +18,7 @@ import torch
 from tinker_ray.engine.model.lora import MINIMUM_ROWS, spans_of, whole_batch
 from tinker_ray.engine.model.packed_prompts import padded_length
 from tinker_ray.types import TopkLogprobs
-from tinker_ray.types.sampling import EMPTY_TOPK_LOGPROB
+from tinker_ray.types.sampled import EMPTY_TOPK_LOGPROB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
