@@ -33,6 +33,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ANY_FLOAT = st.floats(width=32, allow_nan=True)
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+OFFSETS = st.integers(0, 2**40)
 FORMATS: list[ImageFormat] = ["png", "jpeg"]
 REASONS: list[StopReason] = ["stop", "length"]
 EXPECTED_TOKENS = st.none() | st.integers(0, 1000)
@@ -86,9 +87,8 @@ def tilings(draw: st.DrawFn, num_tokens: int) -> ProvenanceSpans:
     spans: ProvenanceSpans = []
     while num_tokens or not spans:
         length = draw(st.integers(min(1, num_tokens), num_tokens))
-        kind = draw(st.sampled_from([PromptProvenanceSpan, SampledProvenanceSpan]))
-        offset = draw(st.integers(0, 2**40))
-        spans.append(kind(sequence_id=draw(NAMES), offset=offset, length=length))
+        kind = SampledProvenanceSpan if draw(st.booleans()) else PromptProvenanceSpan
+        spans.append(kind(sequence_id=draw(NAMES), offset=draw(OFFSETS), length=length))
         num_tokens -= length
     return spans
 
