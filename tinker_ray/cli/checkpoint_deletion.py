@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinker_ray.cli import moment
 from tinker_ray.cli.checkpoint_path import parse
 from tinker_ray.cli.command import add
 from tinker_ray.cli.failure import EXIT_FAILED, CommandError
@@ -78,7 +79,11 @@ def delete(  # noqa: PLR0913 - the options of a command
 
     All paths are read before the first checkpoint is deleted.
     """
-    selection = Selection(_type(checkpoint_type), _time(before), _time(after))
+    selection = Selection(
+        _type(checkpoint_type),
+        None if before is None else moment.parse(before),
+        None if after is None else moment.parse(after),
+    )
     if bool(paths) is (run_id is not None):
         raise CommandError(
             "delete needs either PATHS or --run-id",
@@ -152,15 +157,3 @@ def _type(name: str | None) -> str | None:
     if name not in _TYPES:
         raise CommandError(f"--type {name} is unknown", f"Use one of {', '.join(_TYPES)}.")
     return _TYPES[name]
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise CommandError(
-            f"{text!r} is no date", "Use ISO 8601: 2026-06-01 or 2026-06-01T12:00:00Z."
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

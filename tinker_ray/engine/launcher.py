@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-_STATE_FILE = "engine.json"
+STATE_FILE = "engine.json"
 _LOG_FILE = "engine.log"
 _LOG_LINES = 12
 _READY = re.compile(r"ready at (http://\S+)")
@@ -172,7 +172,7 @@ _LEASES_LOCK = threading.Lock()
 
 def _start(folder: Path, specs: list[str], lock: int) -> str:
     """Start the engine, wait until it answers, and write down where."""
-    state = folder / _STATE_FILE
+    state = folder / STATE_FILE
     state.unlink(missing_ok=True)
     command = [sys.executable, "-P", "-m", "tinker_ray.cli", "serve", "--port", "0"]
     command += [f"--model={spec}" for spec in specs]
@@ -220,7 +220,7 @@ def _environment() -> dict[str, str]:
 
 def _recorded_url(folder: Path) -> str | None:
     try:
-        state = json.loads((folder / _STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text())
     except FileNotFoundError:
         return None
     return str(state["url"])
