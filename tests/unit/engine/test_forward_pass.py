@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ import torch
 from tests.fakes.tiny_model import VOCAB_SIZE, random_datum
 from tinker_ray.engine.model.adapter import Adapter
 from tinker_ray.engine.model.base_model import BaseModel
-from tinker_ray.engine.training.batch import TrainingBatch, prepare_batch
+from tinker_ray.engine.training.batch import TrainingBatch, prepare_batch, prepare_custom_batch
+from tinker_ray.engine.training.custom_loss import CustomLoss, validate_graph
 from tinker_ray.engine.training.datum_check import Limits
 from tinker_ray.engine.training.forward_pass import LossResult, run_batch
 from tinker_ray.engine.training.loss import LOSSES
@@ -169,3 +171,130 @@ def test_the_datum_whose_loss_is_not_finite_is_named(base: BaseModel) -> None:
     data[1] = Datum(data[1].model_input, inputs)
     with pytest.raises(EngineError, match=r"data\[1\] has a loss of"):
         run(base, randomized(base), data, "importance_sampling")
+
+
+def custom(
+    *, wide: bool = False, loss: str = "loss", metrics: dict[str, Any] | None = None
+) -> CustomLoss:
+    """Return -(l * x).sum() * scale, with the mean of l as a metric."""
+    inputs = {"logprobs": 2 if wide else 1, "x": 2 if wide else 1, "scale": 0}
+    nodes: list[dict[str, Any]] = [
+        {"op": "placeholder", "name": name, "target": name} for name in inputs
+    ]
+    calls: list[tuple[str, str, list[Any]]] = [
+        ("operator.mul", "product", [{"ref": "logprobs"}, {"ref": "x"}]),
+        ("torch.sum", "total", [{"ref": "product"}]),
+        ("operator.mul", "scaled", [{"ref": "total"}, {"ref": "scale"}]),
+        ("operator.neg", "loss", [{"ref": "scaled"}]),
+        ("torch.mean", "mean", [{"ref": "logprobs"}]),
+        ("torch.sum", "apart", [{"ref": "x"}]),
+        ("torch.log", "undefined", [{"ref": "mean"}]),
+    ]
+    nodes += [
+        {"op": "call_function", "name": name, "target": target, "args": args}
+        for target, name, args in calls
+    ]
+    if metrics is None:
+        metrics = {"custom/mean:mean": {"ref": "mean"}, "custom/loss:sum": {"ref": "loss"}}
+    returned = [{"ref": loss}, {"dict": metrics}]
+    nodes.append({"op": "output", "name": "output", "target": "output", "args": [returned]})
+    declared = [{"name": name, "rank": rank} for name, rank in inputs.items()]
+    return validate_graph({"nodes": nodes}, declared)
+
+
+def custom_datum(rng: np.random.Generator, length: int, scale: float, width: int = 0) -> Datum:
+    plain = random_datum(rng, length, width=width)
+    inputs = {
+        "target_tokens": plain.loss_fn_inputs["target_tokens"],
+        "x": plain.loss_fn_inputs["weights"],
+        "scale": TensorData([scale], "float32", []),
+    }
+    return Datum(plain.model_input, inputs)
+
+
+def run_custom(
+    base: BaseModel,
+    model: TrainedModel,
+    loss: CustomLoss,
+    data: Sequence[Datum],
+    *,
+    backward: bool = True,
+    tokens: int = 64,
+) -> LossResult:
+    batch = prepare_custom_batch(data, loss, Limits(VOCAB_SIZE, 64), backward=backward)
+    return run_batch(base, model.adapter, batch, batch_tokens=tokens)
+
+
+@pytest.mark.parametrize("width", [0, 3])
+def test_a_custom_loss_has_the_gradient_of_the_named_one_of_its_formula(
+    base: BaseModel, width: int
+) -> None:
+    rng = np.random.default_rng(11)
+    data = [custom_datum(rng, length, 2.0, width) for length in (4, 9, 30)]
+    named = [
+        Datum(
+            datum.model_input,
+            {
+                "target_tokens": datum.loss_fn_inputs["target_tokens"],
+                "weights": 2 * datum.loss_fn_inputs["x"].to_numpy(),
+            },
+        )
+        for datum in data
+    ]
+    ours, theirs = randomized(base), randomized(base)
+    result = run_custom(base, ours, custom(wide=width > 0), data)
+    expected = run(base, theirs, named, "cross_entropy")
+    assert expected.loss_sum == pytest.approx(result.loss_sum, rel=1e-6)
+    torch.testing.assert_close(theirs.gradient, ours.gradient, rtol=1e-5, atol=1e-7)
+    for one, other in zip(expected.logprobs, result.logprobs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_custom_metrics_are_summed_or_averaged_over_the_datums_in_any_packing(
+    base: BaseModel,
+) -> None:
+    rng = np.random.default_rng(12)
+    data = [custom_datum(rng, length, 0.5) for length in (3, 8, 5)]
+    for tokens in (1, 1000):
+        result = run_custom(base, randomized(base), custom(), data, tokens=tokens)
+        means = [float(logprobs.mean()) for logprobs in result.logprobs]
+        assert sum(means) / 3 == pytest.approx(result.metrics["custom/mean:mean"])
+        assert result.loss_sum == pytest.approx(result.metrics["custom/loss:sum"])
+
+
+def test_a_custom_loss_without_a_gradient_goes_forward_only(base: BaseModel) -> None:
+    data = [custom_datum(np.random.default_rng(13), 4, 1.0)]
+    apart = custom(loss="apart")
+    run_custom(base, randomized(base), apart, data, backward=False)
+    with pytest.raises(EngineError, match=r"data\[0\] has a loss that does not depend on logprobs"):
+        run_custom(base, randomized(base), apart, data)
+
+
+def test_the_datum_whose_custom_loss_is_not_finite_is_named(base: BaseModel) -> None:
+    data = [custom_datum(np.random.default_rng(14), 4, 1.0)]
+    with pytest.raises(EngineError, match=r"data\[0\] has a loss of nan"):
+        run_custom(base, randomized(base), custom(loss="undefined", metrics={}), data)
+    metrics = {"custom/a:sum": {"ref": "undefined"}}
+    with pytest.raises(EngineError, match=r"data\[0\]: custom loss: metric 'custom/a:sum'"):
+        run_custom(base, randomized(base), custom(metrics=metrics), data)
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"x": None}, "loss_fn_inputs lacks 'x'"),
+        ({"scale": np.ones(1)}, "has shape (1,), but the loss declares scale with rank 0"),
+        ({"target_tokens": np.ones((4, 2), int)}, "declares logprobs with rank 1"),
+        ({"target_tokens": None}, "lacks 'target_tokens'"),
+    ],
+)
+def test_a_datum_that_does_not_fit_a_custom_loss_is_refused(
+    changes: dict[str, Any], problem: str
+) -> None:
+    good = custom_datum(np.random.default_rng(15), 4, 1.0)
+    inputs = {k: v for k, v in (dict(good.loss_fn_inputs) | changes).items() if v is not None}
+    bad = Datum(good.model_input, inputs)
+    with pytest.raises(EngineError) as raised:
+        prepare_custom_batch([good, bad], custom(), Limits(VOCAB_SIZE, 64), backward=True)
+    assert "data[1]" in raised.value.message
+    assert problem in raised.value.message

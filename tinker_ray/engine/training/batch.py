@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinker_ray.engine.training.datum_check import check_datum, refuse
+from tinker_ray.engine.training.datum_check import check_custom_datum, check_datum, refuse
 from tinker_ray.engine.training.loss import complete_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tinker_ray.engine.training.custom_loss import CustomLoss
     from tinker_ray.engine.training.datum_check import Limits, TrainingRow
     from tinker_ray.types import Datum
 
@@ -33,7 +34,7 @@ class TrainingBatch:
     """Checked rows, what to compute of them, and whether to go backward."""
 
     rows: Sequence[TrainingRow]
-    loss: NamedLoss
+    loss: NamedLoss | CustomLoss
     backward: bool
 
 
@@ -55,6 +56,23 @@ def prepare_batch(
         refuse("data", "is empty")
     rows = [
         check_datum(f"data[{index}]", datum, loss_fn, limits, forward_only=not backward)
+        for index, datum in enumerate(data)
+    ]
+    return TrainingBatch(rows, loss, backward)
+
+
+def prepare_custom_batch(
+    data: Sequence[Datum], loss: CustomLoss, limits: Limits, *, backward: bool
+) -> TrainingBatch:
+    """Turn a request with a custom loss into a batch that can be computed.
+
+    Raises:
+        EngineError: Something is missing, unknown, of a wrong rank or out of range.
+    """
+    if not data:
+        refuse("data", "is empty")
+    rows = [
+        check_custom_datum(f"data[{index}]", datum, loss.inputs, limits)
         for index, datum in enumerate(data)
     ]
     return TrainingBatch(rows, loss, backward)

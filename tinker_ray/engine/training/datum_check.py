@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tinker_ray.engine.training.loss import RATIO_MASK, find_loss
+from tinker_ray.engine.training.loss import CUSTOM, RATIO_MASK, find_loss
 from tinker_ray.errors import EngineError
 from tinker_ray.types import EncodedTextChunk
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from tinker_ray.engine.training.custom_loss.graph import LossInput
     from tinker_ray.types import Datum, TensorData
 
 TARGETS = "target_tokens"
@@ -94,6 +95,30 @@ def check_datum(
             inputs[key] = _floats(input_path(path, key), given[key], targets.shape)
     if RATIO_MASK in inputs and not inputs[RATIO_MASK].any():
         refuse(input_path(path, RATIO_MASK), "marks no token: the ratio is a mean over its tokens")
+    return TrainingRow(tokens, targets, inputs)
+
+
+def check_custom_datum(
+    path: str, datum: Datum, declared: Sequence[LossInput], limits: Limits
+) -> TrainingRow:
+    """Turn a datum into a row for a custom loss, which reads ``declared``, ``logprobs`` first.
+
+    Raises:
+        EngineError: Something is missing, of a wrong rank, or out of range.
+    """
+    tokens = check_tokens(f"{path}.model_input", datum, limits)
+    targets = check_targets(path, datum, tokens, limits)
+    given = datum.loss_fn_inputs
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for item in declared:
+        key = TARGETS if item.name == "logprobs" else item.name
+        _require(path, key, given, CUSTOM)
+        shape = shape_of(given[key])
+        if len(shape) != item.rank:
+            problem = f"has shape {shape}, but the loss declares {item.name} with rank {item.rank}"
+            refuse(input_path(path, key), problem)
+        if item.name != "logprobs":
+            inputs[key] = dense(input_path(path, key), given[key])
     return TrainingRow(tokens, targets, inputs)
 
 

@@ -8,17 +8,15 @@ rounding.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tinker_ray.engine.model.lora import assigned, whole_batch
 from tinker_ray.engine.training.batch import pack
-from tinker_ray.engine.training.datum_check import refuse
-from tinker_ray.engine.training.loss import Cells, cell_losses
+from tinker_ray.engine.training.row_loss import RowSums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.model.adapter import Adapter
     from tinker_ray.engine.model.base_model import BaseModel
-    from tinker_ray.engine.training.batch import NamedLoss, TrainingBatch
+    from tinker_ray.engine.training.batch import TrainingBatch
     from tinker_ray.engine.training.datum_check import TrainingRow
 
 
@@ -38,10 +36,12 @@ class LossResult:
     Attributes:
         logprobs: Per row the logprobs of its targets, float32, of the targets' shape.
         loss_sum: The sum of all losses.
+        metrics: What a custom loss says of itself.
     """
 
     logprobs: list[npt.NDArray[np.float32]]
     loss_sum: float
+    metrics: Mapping[str, float]
 
 
 def run_batch(
@@ -50,24 +50,22 @@ def run_batch(
     """Compute the loss of a batch, at most ``batch_tokens`` padded tokens at a time.
 
     Raises:
-        EngineError: The loss of a row is not finite.
+        EngineError: The loss of a row is not finite, or a custom loss cannot be computed.
     """
     logprobs: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(batch.rows)
-    loss_sum = 0.0
+    total = RowSums()
     for indices in pack([row.length for row in batch.rows], batch_tokens):
         rows = [batch.rows[index] for index in indices]
         with torch.set_grad_enabled(batch.backward):
             flat = target_logprobs(base, adapter, rows)
-            losses = _row_losses(batch.loss, flat, rows)
-        _check_finite(losses, indices)
-        if batch.backward:
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(losses.detach().sum())
+        gradient = total.add(batch, flat.detach(), indices)
+        if gradient is not None:
+            flat.backward(gradient)  # type: ignore[no-untyped-call]
         bounds = np.cumsum([row.targets.size for row in rows])[:-1]
         parts = np.split(flat.detach().cpu().numpy(), bounds)
         for index, row, part in zip(indices, rows, parts, strict=True):
             logprobs[index] = part.reshape(row.targets.shape)
-    return LossResult(logprobs, loss_sum)
+    return LossResult(logprobs, total.loss, total.metrics(len(batch.rows)))
 
 
 def target_logprobs(base: BaseModel, adapter: Adapter, rows: Sequence[TrainingRow]) -> torch.Tensor:
@@ -103,38 +101,3 @@ def _padded_targets(rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, torch.Te
         is_cell[place] = True
         start += row.length
     return torch.from_numpy(targets), torch.from_numpy(is_cell)
-
-
-def _row_losses(
-    loss: NamedLoss, logprobs: torch.Tensor, rows: Sequence[TrainingRow]
-) -> torch.Tensor:
-    """Return the loss of each row, float64 ``(len(rows),)``."""
-    sizes = torch.tensor([row.targets.size for row in rows])
-    owners = torch.repeat_interleave(torch.arange(len(rows)), sizes).to(logprobs.device)
-    inputs = _join_inputs(rows, loss.config, logprobs.device)
-    losses = cell_losses(loss.name, Cells(logprobs, inputs, owners, len(rows)), loss.config)
-    sums = torch.zeros(len(rows), dtype=torch.float64, device=losses.device)
-    return sums.index_add(0, owners, losses.double())
-
-
-def _join_inputs(
-    rows: Sequence[TrainingRow], config: Mapping[str, float], device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Join the inputs of all rows; ``config`` stands in for an optional one that a row lacks."""
-    joined: dict[str, torch.Tensor] = {}
-    for key in dict.fromkeys(key for row in rows for key in row.inputs):
-        parts: list[npt.NDArray[Any]] = [
-            row.inputs[key].reshape(-1)
-            if key in row.inputs
-            else np.full(row.targets.size, config[key], np.float32)
-            for row in rows
-        ]
-        joined[key] = torch.from_numpy(np.concatenate(parts)).to(device)
-    return joined
-
-
-def _check_finite(losses: torch.Tensor, indices: Sequence[int]) -> None:
-    values = losses.detach().tolist()
-    for index, value in zip(indices, values, strict=True):
-        if not math.isfinite(value):
-            refuse(f"data[{index}]", f"has a loss of {value}: see its inputs, or the weights")

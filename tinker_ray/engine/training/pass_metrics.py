@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinker_ray.engine.training.batch import NamedLoss
 from tinker_ray.engine.training.loss import HIGH, LOSSES, LOW, RATIO_MASK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from tinker_ray.engine.training.batch import TrainingBatch
@@ -33,21 +36,24 @@ def pass_metrics(batch: TrainingBatch, result: LossResult) -> dict[str, float]:
 
     Source: http://joschu.net/blog/kl-approx.html (k3).
     """
-    metrics = {"tokens:sum": float(sum(row.length for row in batch.rows))}
-    spec = LOSSES[batch.loss.name]
-    if spec.is_surrogate:
+    metrics = {"tokens:sum": float(sum(row.length for row in batch.rows)), **result.metrics}
+    if not isinstance(batch.loss, NamedLoss):
+        return metrics
+    if LOSSES[batch.loss.name].is_surrogate:
         metrics[f"surrogate_{batch.loss.name}:max"] = 1.0
     if "logprobs" in batch.rows[0].inputs:
-        metrics |= _ratio_metrics(batch, result)
+        metrics |= _ratio_metrics(batch.rows, batch.loss, result)
     return metrics
 
 
-def _ratio_metrics(batch: TrainingBatch, result: LossResult) -> dict[str, float]:
-    pairs = list(zip(batch.rows, result.logprobs, strict=True))
+def _ratio_metrics(
+    rows: Sequence[TrainingRow], loss: NamedLoss, result: LossResult
+) -> dict[str, float]:
+    pairs = list(zip(rows, result.logprobs, strict=True))
     log_ratios = [_log_ratios(row, logprobs) for row, logprobs in pairs]
-    sequence = [_of_sequence(row, part) for row, part in zip(batch.rows, log_ratios, strict=True)]
+    sequence = [_of_sequence(row, part) for row, part in zip(rows, log_ratios, strict=True)]
     ratios = np.exp(np.minimum(np.concatenate(sequence), _LARGEST_LOG_RATIO))
-    counts = np.concatenate([row.inputs["advantages"].reshape(-1) != 0 for row in batch.rows])
+    counts = np.concatenate([row.inputs["advantages"].reshape(-1) != 0 for row in rows])
     if not counts.any():
         counts[:] = True
     metrics = {
@@ -55,8 +61,8 @@ def _ratio_metrics(batch: TrainingBatch, result: LossResult) -> dict[str, float]
         "ratio:max": float(ratios[counts].max()),
         "sampler_kl:mean": _kl(np.concatenate(log_ratios)[counts]),
     }
-    if LOW in batch.loss.config:
-        low, high = (_thresholds(batch, key) for key in (LOW, HIGH))
+    if LOW in loss.config:
+        low, high = (_thresholds(rows, key, loss.config[key]) for key in (LOW, HIGH))
         clipped = (ratios < low) | (ratios > high)
         metrics["clip_fraction:mean"] = float(clipped[counts].mean())
     return metrics
@@ -79,13 +85,12 @@ def _kl(log_ratios: Floats) -> float:
     return float((ratios - 1 - log_ratios).mean())
 
 
-def _thresholds(batch: TrainingBatch, key: str) -> Floats:
-    default = batch.loss.config[key]
+def _thresholds(rows: Sequence[TrainingRow], key: str, default: float) -> Floats:
     return np.concatenate(
         [
             row.inputs[key].reshape(-1).astype(np.float64)
             if key in row.inputs
             else np.full(row.targets.size, default)
-            for row in batch.rows
+            for row in rows
         ]
     )
