@@ -266,10 +266,24 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-TARGETS = st.sampled_from(sorted(FUNCTIONS))
+FUNCTION_NAMES = st.sampled_from(sorted(FUNCTIONS))
+METHOD_NAMES = st.sampled_from(sorted(METHODS))
+ARGUMENTS = st.lists(JSON | st.just(LOGPROBS), max_size=3)
 
 
-@given(TARGETS, st.lists(JSON | st.just(LOGPROBS), max_size=3))
-def test_no_argument_makes_an_error_of_another_kind(target: str, args: list[Any]) -> None:
+@pytest.mark.filterwarnings("ignore")  # torch warns of odd calls
+@given(FUNCTION_NAMES, ARGUMENTS)
+def test_no_argument_of_a_function_makes_an_error_of_another_kind(
+    target: str, args: list[Any]
+) -> None:
     with suppress(EngineError):
         run(validate_graph(graph(call(target, *args)), INPUTS))
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(METHOD_NAMES, ARGUMENTS)
+def test_no_argument_of_a_method_makes_an_error_of_another_kind(
+    target: str, args: list[Any]
+) -> None:
+    with suppress(EngineError):
+        run(validate_graph(graph(call(target, LOGPROBS, *args, op="call_method")), INPUTS))
