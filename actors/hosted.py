@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from actors.lease_keeper import HolderInfo, LeaseKeeper
+from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.sampling import SamplingCore
 from tinker_ray.errors import StaleHandleError, TinkerError
 
@@ -66,10 +67,10 @@ class HostedSampling:
         self.core = SamplingCore(
             self._link,
             self.keeper.admission,
-            protobuf=flags.protobuf,
             clone=self.clone,
-            max_samples=flags.max_samples,
         )
+        self._refresh = FlagsRefresh(self._link)
+        self._refresh.start()
         self._running: set[asyncio.Task[SampleResponse]] = set()
         self._failure: TinkerError | None = None
         self.keeper.start()
@@ -105,6 +106,8 @@ class HostedSampling:
     async def aclose(self) -> None:
         """Give the permits back and close the connections; idempotent."""
         self._fail(StaleHandleError("sampling was closed while the sample was under way"))
+        await self._refresh.aclose()
+        await self.core.aclose()
         await self.keeper.aclose()
         await self._link.aclose()
 

@@ -23,12 +23,11 @@ from actors.handles.session import SessionHandle
 from actors.handles.training import TrainingHandle
 from actors.service import ServiceSpec, check_reach
 from tinker_ray.config import telemetry_environment
-from tinker_ray.core.link import Link
+from tinker_ray.core.connection import connect, open_link
 from tinker_ray.core.runtime import FINISH_S
-from tinker_ray.core.session import SessionCore, create_session, fetch_flags
+from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.errors import ActorLostError, APIError, ConfigurationError, TinkerError
 from tinker_ray.limits.permit import DISPATCH_LIMIT
-from tinker_ray.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -117,13 +116,17 @@ class ClusterRuntime:
                 "this process is not connected to Ray: call tinker_ray.init() first"
             )
         check_reach(settings.base_url, {node["NodeManagerAddress"] for node in _nodes()})
-        link = Link(HttpTransport.from_settings(settings))
+        link = await connect(settings)
         try:
-            flags = await fetch_flags(link)
-            session_id = await create_session(link, tags=settings.tags, user_metadata=user_metadata)
+            session_id = await create_session(
+                link,
+                tags=settings.tags,
+                user_metadata=user_metadata,
+                project_id=settings.project_id,
+            )
         finally:
             await link.aclose()
-        service = ServiceSpec.of(settings, session_id, flags)
+        service = ServiceSpec.of(settings, session_id, link.flags)
         namespace = ray.get_runtime_context().namespace
         runtime = cls(settings, service, options or ClusterOptions(), namespace)
         try:
@@ -197,9 +200,9 @@ class ClusterRuntime:
 
     async def _finish_from_here(self, reason: str, detail: str | None) -> None:
         """Finish the session without its actor, which is gone already."""
-        link = Link(HttpTransport.from_settings(self._settings))
+        link = open_link(self._settings, self.flags)
         try:
-            session = SessionCore(link, self.session_id, self.flags)
+            session = SessionCore(link, self.session_id)
             async with asyncio.timeout(FINISH_S):
                 await session.finish(reason, detail)
         finally:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from tinker_ray.config import EMBEDDED_API_KEY, Secret, Settings
+from tinker_ray.core.connection import open_link
+from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.link import Link
-from tinker_ray.core.session import ServerFlags, SessionCore
+from tinker_ray.core.session import SessionCore
 from tinker_ray.errors import ConfigurationError
-from tinker_ray.transport.http import HttpTransport
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -88,8 +89,8 @@ class ServiceSpec:
         Raises:
             ConfigurationError: This process has no API key.
         """
-        return Link(HttpTransport.from_settings(self.settings()))
+        return open_link(self.settings(), self.flags)
 
     def open_session(self, link: Link) -> SessionCore:
         """Return the session over a link."""
-        return SessionCore(link, self.session_id, self.flags)
+        return SessionCore(link, self.session_id)

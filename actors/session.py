@@ -20,13 +20,13 @@ from tinker_ray.limits import Backoff, PermitLedger
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.limits import BackoffNotice, Claim, Grant
-    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig
+    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, OptimizerConfig
 
 LISTEN_S = 10.0
 """How long a holder's question for news stays open."""
@@ -94,6 +94,7 @@ class SessionActor:
         base_model: str,
         lora: LoraConfig,
         user_metadata: Mapping[str, str] | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model to train.
 
@@ -101,14 +102,18 @@ class SessionActor:
             APIStatusError: The service refused.
             RequestFailedError: The creation failed.
         """
-        return await self._session.create_model(model_seq_id, base_model, lora, user_metadata)
+        return await self._session.create_model(
+            model_seq_id, base_model, lora, user_metadata, optimizer_config
+        )
 
-    async def create_model_from_state(
+    async def create_model_from_state(  # noqa: PLR0913 - what upstream offers
         self,
         model_seq_id: int,
         path: str,
         optimizer: bool,  # noqa: FBT001 - crosses the process border by position
         user_metadata: Mapping[str, str] | None = None,
+        base_model: str | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model and load a checkpoint into it.
 
@@ -117,7 +122,12 @@ class SessionActor:
             RequestFailedError: The load failed.
         """
         return await self._session.create_model_from_state(
-            model_seq_id, path, optimizer=optimizer, user_metadata=user_metadata
+            model_seq_id,
+            path,
+            optimizer=optimizer,
+            user_metadata=user_metadata,
+            base_model=base_model,
+            optimizer_config=optimizer_config,
         )
 
     async def create_sampling_session(
@@ -131,6 +141,29 @@ class SessionActor:
         return await self._session.create_sampling_session(
             seq_id, base_model=base_model, model_path=model_path
         )
+
+    async def join_sampling_session(self, sampling_session_id: str) -> int:
+        """Have the service number a further client of a sampling session.
+
+        Raises:
+            APIStatusError: The service refused.
+        """
+        return await self._session.join_sampling_session(sampling_session_id)
+
+    async def create_custom_loss(
+        self,
+        custom_loss_seq_id: int,
+        name: str,
+        inputs: Sequence[Mapping[str, Any]],
+        graph: Mapping[str, Any],
+    ) -> str:
+        """Upload a traced loss and return the id to use it by.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The service cannot run it.
+        """
+        return await self._session.create_custom_loss(custom_loss_seq_id, name, inputs, graph)
 
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """End the heartbeat and tell the service that the session is over.

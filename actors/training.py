@@ -58,7 +58,6 @@ class TrainingActor:
         self._core = TrainingCore(
             self._link,
             model.model_id,
-            protobuf=service.flags.protobuf,
             first_seq=model.first_seq,
         )
         self._announcing = asyncio.get_running_loop().create_task(self._announce())

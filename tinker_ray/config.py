@@ -6,12 +6,16 @@ a process that receives settings from another one resolves its own key.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tinker_ray.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Mode = Literal["auto", "local", "cluster"]
 MODES: tuple[Mode, ...] = ("auto", "local", "cluster")
@@ -20,6 +24,12 @@ DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 EMBEDDED_SCHEME = "embedded"
 EMBEDDED_API_KEY = "tml-embedded"
 """The key that clients send to an embedded engine on the loopback interface; it asks for none."""
+CREDENTIALS = Path("~/.tinker/credentials.json")
+"""Where ``tinker auth login`` stores keys."""
+NO_KEY = (
+    "no API key: set TINKER_API_KEY, pass api_key=…, store one with `tinker-ray auth login`, "
+    'or use base_url="embedded", which needs none'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class Settings:
     """What a process was told: credentials, address, mode and folders.
 
     Attributes:
-        api_key: ``TINKER_API_KEY``; None if unset.
+        api_key: The given one, else ``TINKER_API_KEY``, else, if there is no credential command,
+            the default key that ``tinker auth login`` stored; None if there is none.
         base_url: ``TINKER_BASE_URL`` without its trailing slash, else the hosted service;
             ``embedded`` or ``embedded:MODEL`` for an engine on this machine.
         mode: ``TINKER_RAY_MODE``.
@@ -55,6 +66,14 @@ class Settings:
         home: ``TINKER_RAY_HOME``, the folder of embedded engines and their checkpoints.
         tags: ``TINKER_TAGS`` split at commas.
         cloudflare: ``CLOUDFLARE_ACCESS_CLIENT_ID`` and its secret, if both are set.
+        credential_cmd: ``TINKER_CREDENTIAL_CMD``, a shell command that prints a credential.
+        project_id: ``TINKER_PROJECT_ID``: where sessions and copies of weights belong.
+        report: ``TINKER_TELEMETRY``: whether the service is told of errors.
+        default_headers: Sent with every request, instead of ours of the same name. Never shown, as
+            there may be secrets among them.
+        default_query: Added to the query of every request. Never shown, for the same reason.
+        timeout_s: For requests without a timeout of their own; None takes 60 s.
+        max_retries: Quick repetitions of a request; None takes 10.
     """
 
     api_key: Secret | None = None
@@ -64,26 +83,65 @@ class Settings:
     home: Path = field(default_factory=lambda: Path.home() / ".cache" / "tinker-ray")
     tags: tuple[str, ...] = ()
     cloudflare: tuple[str, Secret] | None = None
+    credential_cmd: Secret | None = None
+    project_id: str | None = None
+    report: bool = True
+    default_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    default_query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_s: float | None = None
+    max_retries: int | None = None
 
     @classmethod
-    def from_env(cls, *, base_url: str | None = None, api_key: str | None = None) -> Settings:
+    def from_env(  # noqa: PLR0913 - upstream's options of a client
+        cls,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        project_id: str | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        default_headers_overrides: Mapping[str, str] | None = None,
+        default_query: Mapping[str, object] | None = None,
+        timeout_s: float | None = None,
+        max_retries: int | None = None,
+    ) -> Settings:
         """Read the environment; arguments that are given and not empty win over it.
 
+        Args:
+            base_url: See the attributes, as for the others.
+            api_key: Of the service.
+            project_id: For sessions and copies of weights.
+            default_headers: For every request.
+            default_headers_overrides: Win over ``default_headers``.
+            default_query: For every request; values become strings.
+            timeout_s: Seconds.
+            max_retries: Of one request.
+
         Raises:
-            ConfigurationError: ``TINKER_RAY_MODE`` has an unknown value.
+            ConfigurationError: ``TINKER_RAY_MODE`` has an unknown value, an argument is out of its
+                range, or the stored credentials cannot be read.
         """
-        key = api_key or os.environ.get("TINKER_API_KEY")
+        address = (base_url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
         home = os.environ.get("TINKER_RAY_HOME")
+        command = os.environ.get("TINKER_CREDENTIAL_CMD")
         settings = cls(
-            api_key=Secret(key) if key else None,
-            base_url=(base_url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL).rstrip(
-                "/"
-            ),
+            base_url=address,
             mode=_mode(os.environ.get("TINKER_RAY_MODE") or "auto"),
             ray_address=os.environ.get("RAY_ADDRESS") or None,
             tags=tuple(tag for tag in os.environ.get("TINKER_TAGS", "").split(",") if tag),
             cloudflare=_cloudflare(),
+            credential_cmd=Secret(command) if command else None,
+            project_id=project_id or os.environ.get("TINKER_PROJECT_ID") or None,
+            report=os.environ.get("TINKER_TELEMETRY", "1").lower() in {"1", "true", "yes", "on"},
+            default_headers={**(default_headers or {}), **(default_headers_overrides or {})},
+            default_query={key: str(value) for key, value in (default_query or {}).items()},
+            timeout_s=_positive("timeout", timeout_s),
+            max_retries=_not_negative("max_retries", max_retries),
         )
+        key = api_key or os.environ.get("TINKER_API_KEY")
+        if not key and not command and settings.embedded_model is None:
+            key = stored_key(CREDENTIALS.expanduser())
+        if key:
+            settings = replace(settings, api_key=Secret(key))
         return replace(settings, home=Path(home).expanduser()) if home else settings
 
     @property
@@ -99,12 +157,44 @@ class Settings:
             ConfigurationError: There is none.
         """
         if self.api_key is None:
-            message = (
-                "no API key: set TINKER_API_KEY, pass api_key=…, "
-                'or use base_url="embedded", which needs none'
-            )
-            raise ConfigurationError(message)
+            raise ConfigurationError(NO_KEY)
         return self.api_key
+
+
+def stored_key(path: Path) -> str | None:
+    """Return the default key of a credentials file; None if there is no file, or none in it.
+
+    Raises:
+        ConfigurationError: The file cannot be read or understood.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+        default = stored.get("default")
+        record = stored["keys"].get(default) if default is not None else None
+        return None if record is None else str(record["key"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # Without the words of the error, which may quote the file.
+        message = (
+            f"{path} cannot be read as stored credentials ({type(error).__name__}): mend or remove "
+            "it, set TINKER_API_KEY or pass api_key=…"
+        )
+        raise ConfigurationError(message) from None
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        message = f"{name}={value!r} must be a positive number of seconds"
+        raise ConfigurationError(message)
+    return value
+
+
+def _not_negative(name: str, value: int | None) -> int | None:
+    if value is not None and value < 0:
+        message = f"{name}={value!r} must not be negative"
+        raise ConfigurationError(message)
+    return value
 
 
 def _mode(value: str) -> Mode:
@@ -168,5 +258,10 @@ def telemetry_environment() -> dict[str, str]:
 
 def engine_environment() -> dict[str, str]:
     """The environment for an embedded engine: all of ours but the service's credentials."""
-    secrets = ("TINKER_API_KEY", "CLOUDFLARE_ACCESS_CLIENT_ID", "CLOUDFLARE_ACCESS_CLIENT_SECRET")
+    secrets = (
+        "TINKER_API_KEY",
+        "TINKER_CREDENTIAL_CMD",
+        "CLOUDFLARE_ACCESS_CLIENT_ID",
+        "CLOUDFLARE_ACCESS_CLIENT_SECRET",
+    )
     return {name: value for name, value in os.environ.items() if name not in secrets}

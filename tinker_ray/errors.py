@@ -20,6 +20,7 @@ The upper part of the tree has upstream's names and ``isinstance`` relations, th
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
        ├─ WireFormatError                   bytes that break the contract; a ValueError too
+       ├─ UnfulfilledError                  an answer without what was asked; a RuntimeError too
        └─ RetryableError                    a lost promise: try the whole operation again
 
     FutureWarning
@@ -339,6 +340,13 @@ class WireFormatError(TinkerError, ValueError):
         super().__init__(f"{field}: {message}" if field else message)
         self.message = message
         self.field = field
+
+
+class UnfulfilledError(TinkerError, RuntimeError):
+    """The service answered, but did not do what was asked: it cannot, or it is too old for it.
+
+    Also a ``RuntimeError``, which is what upstream raises in these places.
+    """
 
 
 class RetryableError(TinkerError):

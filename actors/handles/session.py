@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinker_ray.errors import ConfigurationError
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actors.handles.remote import RemoteActor
     from actors.lease_keeper import HolderInfo, News, Reply
+    from tinker_ray.config import Secret
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.limits import BackoffNotice, Claim
-    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig
+    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, OptimizerConfig
 
 
 class SessionHandle:
@@ -41,6 +43,7 @@ class SessionHandle:
         base_model: str,
         lora: LoraConfig,
         user_metadata: Mapping[str, str] | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model to train.
 
@@ -50,17 +53,20 @@ class SessionHandle:
             ActorLostError: The session's actor is dead for good.
         """
         model: ModelHandle = await self._again(
-            "create_model", model_seq_id, base_model, lora, user_metadata
+            "create_model", model_seq_id, base_model, lora, user_metadata, optimizer_config
         )
         return model
 
-    async def create_model_from_state(
+    async def create_model_from_state(  # noqa: PLR0913 - what upstream offers
         self,
         model_seq_id: int,
         path: str,
         *,
         optimizer: bool,
         user_metadata: Mapping[str, str] | None = None,
+        base_model: str | None = None,
+        weights_access_token: Secret | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model and load a checkpoint into it.
 
@@ -68,9 +74,19 @@ class SessionHandle:
             APIStatusError: The service refused.
             RequestFailedError: The load failed.
             ActorLostError: The session's actor is dead for good.
+            ConfigurationError: There is an access token, which does not leave its process.
         """
+        if weights_access_token is not None:
+            message = "weights_access_token is a secret that no actor is given: use local mode"
+            raise ConfigurationError(message)
         model: ModelHandle = await self._again(
-            "create_model_from_state", model_seq_id, path, optimizer, user_metadata
+            "create_model_from_state",
+            model_seq_id,
+            path,
+            optimizer,
+            user_metadata,
+            base_model,
+            optimizer_config,
         )
         return model
 
@@ -87,6 +103,35 @@ class SessionHandle:
             "create_sampling_session", seq_id, base_model, model_path
         )
         return session_id
+
+    async def join_sampling_session(self, sampling_session_id: str) -> int:
+        """Have the service number a further client of a sampling session.
+
+        Raises:
+            APIStatusError: The service refused.
+            ActorLostError: The session's actor is dead for good.
+        """
+        number: int = await self._again("join_sampling_session", sampling_session_id)
+        return number
+
+    async def create_custom_loss(
+        self,
+        custom_loss_seq_id: int,
+        name: str,
+        inputs: Sequence[Mapping[str, Any]],
+        graph: Mapping[str, Any],
+    ) -> str:
+        """Upload a traced loss and return the id to use it by.
+
+        Raises:
+            APIStatusError: The service refused.
+            RequestFailedError: The service cannot run it.
+            ActorLostError: The session's actor is dead for good.
+        """
+        loss_id: str = await self._again(
+            "create_custom_loss", custom_loss_seq_id, name, inputs, graph
+        )
+        return loss_id
 
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """Tell the service that the session is over.

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from tests.contract import our_results
+from tinker_ray.core.flags import JSON_ONLY, ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.operation import (
     ForwardBackward,
@@ -26,7 +27,7 @@ from tinker_ray.core.operation import (
     SaveState,
     encode,
 )
-from tinker_ray.core.session import JSON_ONLY, ServerFlags, SessionCore, create_session
+from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import ScriptedTransport, answer
@@ -259,9 +260,9 @@ def service() -> ScriptedTransport:
 
 async def use(transport: ScriptedTransport, flags: ServerFlags) -> None:
     """Do with a session what the recorded clients did."""
-    link = Link(transport, VirtualClock())
+    link = Link(transport, VirtualClock(), flags)
     session_id = await create_session(link, tags=[], user_metadata={"team": "rl"})
-    session = SessionCore(link, session_id, flags)
+    session = SessionCore(link, session_id)
     await session.create_model(0, "base", LoraConfig(rank=8, seed=3, train_unembed=False))
     await session.create_sampling_session(1, base_model="base")
     await session.create_sampling_session(2, model_path=SNAPSHOT)

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinker_ray.core.operation import ForwardBackward, OptimStep, SaveForSampler, SaveState
-from tinker_ray.core.session import ModelHandle, ServerFlags
+from tinker_ray.core.flags import ServerFlags
+from tinker_ray.core.operation import (
+    ForwardBackward,
+    OptimStep,
+    SaveExternal,
+    SaveForSampler,
+    SaveState,
+)
+from tinker_ray.core.session import ModelHandle
 from tinker_ray.types import (
     ForwardBackwardOutput,
     GetServerCapabilitiesResponse,
@@ -17,6 +24,7 @@ from tinker_ray.types import (
     OptimStepResponse,
     SampledSequence,
     SampleResponse,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerResponse,
     SaveWeightsForSamplerResponseInternal,
     SaveWeightsResponse,
@@ -24,10 +32,11 @@ from tinker_ray.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tinker_ray.config import Secret
     from tinker_ray.core.operation import Operation, OperationResult
-    from tinker_ray.types import LoraConfig, RetryConfig
+    from tinker_ray.types import LoraConfig, OptimizerConfig, RetryConfig
     from tinker_ray.wire.request import SampleRequest
 
 
@@ -67,7 +76,7 @@ _OPEN = asyncio.Event()
 _OPEN.set()
 
 
-def _result(operation: Operation) -> OperationResult:
+def _result(operation: Operation) -> OperationResult:  # noqa: PLR0911 - a result for each
     if isinstance(operation, ForwardBackward):
         outputs = [
             {
@@ -89,6 +98,9 @@ def _result(operation: Operation) -> OperationResult:
             session_id = f"S1:sample:{number}"
             return SaveWeightsForSamplerResponseInternal(sampling_session_id=session_id)
         return SaveWeightsForSamplerResponse(path=f"tinker://m/sampler_weights/{operation.name}")
+    if isinstance(operation, SaveExternal):
+        path = f"tinker://m/external_weights/{operation.name}"
+        return SaveWeightsExternalResponse(path=path, size_bytes=operation.seq)
     return LoadWeightsResponse(path=operation.path)
 
 
@@ -103,6 +115,8 @@ class FakeRuntime:
     samples: list[SampleRequest] = field(default_factory=list)
     retries: list[RetryConfig | None] = field(default_factory=list)
     registry_answers: dict[str, Any] = field(default_factory=dict)
+    optimizer_configs: list[OptimizerConfig | None] = field(default_factory=list)
+    overrides: list[tuple[str | None, Secret | None]] = field(default_factory=list)
     sample_gate: asyncio.Event | None = None
     num_cancelled: int = 0
 
@@ -133,9 +147,11 @@ class FakeRuntime:
         base_model: str,
         lora: LoraConfig,
         user_metadata: Mapping[str, str] | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a model."""
         self.calls.append(("create_model", model_seq_id, base_model, lora, user_metadata))
+        self.optimizer_configs.append(optimizer_config)
         return ModelHandle(f"S1:train:{model_seq_id}")
 
     async def create_model_from_state(
@@ -145,8 +161,13 @@ class FakeRuntime:
         *,
         optimizer: bool,
         user_metadata: Mapping[str, str] | None = None,
+        base_model: str | None = None,
+        weights_access_token: Secret | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a model whose first number is taken."""
+        self.overrides.append((base_model, weights_access_token))
+        self.optimizer_configs.append(optimizer_config)
         self.calls.append(("create_model_from_state", model_seq_id, path, optimizer, user_metadata))
         return ModelHandle(f"S1:train:{model_seq_id}", first_seq=2)
 
@@ -156,6 +177,22 @@ class FakeRuntime:
         """Name the session by its number."""
         self.calls.append(("create_sampling_session", seq_id, base_model, model_path))
         return f"S1:sample:{seq_id}"
+
+    async def join_sampling_session(self, sampling_session_id: str) -> int:
+        """Be the first to join."""
+        self.calls.append(("join_sampling_session", sampling_session_id))
+        return 1
+
+    async def create_custom_loss(
+        self,
+        custom_loss_seq_id: int,
+        name: str,
+        inputs: Sequence[Mapping[str, Any]],
+        graph: Mapping[str, Any],
+    ) -> str:
+        """Name the loss by its number."""
+        self.calls.append(("create_custom_loss", custom_loss_seq_id, name, inputs, graph))
+        return f"S1:loss:{custom_loss_seq_id}"
 
     async def sample(
         self,

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tinker_ray.clients.session import ClientSession
+    from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.port import TrainingPort
-    from tinker_ray.core.session import ModelHandle, ServerFlags
+    from tinker_ray.core.session import ModelHandle
     from tinker_ray.types import (
         AdamParams,
         Datum,

@@ -8,11 +8,10 @@ time. Everyone who waits is served first come, first served.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinker_ray.core.line import Line
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.limits.backoff import Paused, Throttled
 from tinker_ray.telemetry import names
@@ -27,59 +26,6 @@ if TYPE_CHECKING:
 
 DISPATCH_PERMITS = 400
 """Sampling requests that may be under way to the service at once."""
-
-
-@dataclass(eq=False, slots=True)
-class _Place:
-    """A place in a line; ``let_in`` becomes the number of bytes that were taken for it."""
-
-    num_bytes: int
-    let_in: asyncio.Future[int]
-
-
-class _Line:
-    """Tasks that wait to be let in, one by one."""
-
-    def __init__(self) -> None:
-        self._places: deque[_Place] = deque()
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def join(self, num_bytes: int = 0) -> _Place:
-        """Take the last place."""
-        place = _Place(num_bytes, asyncio.get_running_loop().create_future())
-        self._places.append(place)
-        return place
-
-    async def wait(self, place: _Place, withdraw: Callable[[int], None]) -> int:
-        """Return what was taken; a task that is cancelled when it was just let in gives it back."""
-        try:
-            return await place.let_in
-        except asyncio.CancelledError:
-            if place in self._places:
-                self._places.remove(place)
-            elif _was_let_in(place):
-                withdraw(place.let_in.result())
-            raise
-
-    def first(self) -> _Place | None:
-        """Remove and return the first place whose task still waits; None if there is none."""
-        while self._places:
-            place = self._places.popleft()
-            if not place.let_in.done():
-                return place
-        return None
-
-    def dissolve(self) -> None:
-        """Send everybody away."""
-        while (place := self.first()) is not None:
-            place.let_in.set_exception(_closed())
-
-
-def _was_let_in(place: _Place) -> bool:
-    future = place.let_in
-    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _closed() -> StaleHandleError:
@@ -116,8 +62,8 @@ class Admission:
         self._budget = budget
         self._on_demand = on_demand
         self._on_rejection = on_rejection
-        self._permits = _Line()
-        self._senders = _Line()
+        self._permits = Line()
+        self._senders = Line()
         self._sending = 0
         self._reopening: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -198,8 +144,8 @@ class Admission:
     async def aclose(self) -> None:
         """Send away everybody who waits, and stop the timer; idempotent."""
         self._is_closed = True
-        self._permits.dissolve()
-        self._senders.dissolve()
+        self._permits.dissolve(_closed)
+        self._senders.dissolve(_closed)
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.gather(self._reopening, return_exceptions=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tinker_ray.config import Secret
+    from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.operation import Operation
-    from tinker_ray.core.session import ModelHandle, ServerFlags
+    from tinker_ray.core.session import ModelHandle
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
+        OptimizerConfig,
         RetryConfig,
         SampleResponse,
     )
@@ -36,17 +39,21 @@ class SessionPort(Protocol):
         base_model: str,
         lora: LoraConfig,
         user_metadata: Mapping[str, str] | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model to train."""
         ...
 
-    async def create_model_from_state(
+    async def create_model_from_state(  # noqa: PLR0913 - what upstream offers
         self,
         model_seq_id: int,
         path: str,
         *,
         optimizer: bool,
         user_metadata: Mapping[str, str] | None = None,
+        base_model: str | None = None,
+        weights_access_token: Secret | None = None,
+        optimizer_config: OptimizerConfig | None = None,
     ) -> ModelHandle:
         """Make a new model and load a checkpoint into it."""
         ...
@@ -55,6 +62,20 @@ class SessionPort(Protocol):
         self, seq_id: int, *, base_model: str | None = None, model_path: str | None = None
     ) -> str:
         """Open a sampling session and return its id."""
+        ...
+
+    async def join_sampling_session(self, sampling_session_id: str) -> int:
+        """Have the service number a further client of a sampling session."""
+        ...
+
+    async def create_custom_loss(
+        self,
+        custom_loss_seq_id: int,
+        name: str,
+        inputs: Sequence[Mapping[str, Any]],
+        graph: Mapping[str, Any],
+    ) -> str:
+        """Upload a traced loss and return the id to use it by."""
         ...
 
 

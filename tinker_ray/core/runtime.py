@@ -8,21 +8,22 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.core.admission import Admission
-from tinker_ray.core.link import Link
+from tinker_ray.core.connection import connect
+from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.sampling import SamplingCore
-from tinker_ray.core.session import Heartbeat, SessionCore, create_session, fetch_flags
+from tinker_ray.core.session import Heartbeat, SessionCore, create_session
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import APIError
 from tinker_ray.limits.backoff import Backoff
 from tinker_ray.limits.budget import ByteBudget
-from tinker_ray.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tinker_ray.config import Settings
-    from tinker_ray.core.session import ModelHandle, ServerFlags
+    from tinker_ray.core.link import Link
+    from tinker_ray.core.session import ModelHandle
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +31,11 @@ FINISH_S = 10.0
 """How long closing waits for a service that does not answer; its session then expires."""
 
 
-def sampling_core(
-    link: Link,
-    flags: ServerFlags,
-    *,
-    clone: int = 0,
-    **admission: Any,  # noqa: ANN401
-) -> SamplingCore:
+def sampling_core(link: Link, *, clone: int = 0, **admission: Any) -> SamplingCore:  # noqa: ANN401
     """Make a sampling core; keyword arguments go to :class:`Admission`."""
     backoff = Backoff(random.random)
-    gate = Admission(link.clock, backoff, ByteBudget(flags.sample_bytes), **admission)
-    return SamplingCore(
-        link, gate, protobuf=flags.protobuf, clone=clone, max_samples=flags.max_samples
-    )
+    budget = ByteBudget(link.flags.sample_bytes)
+    return SamplingCore(link, Admission(link.clock, backoff, budget, **admission), clone=clone)
 
 
 class LocalRuntime:
@@ -52,16 +45,22 @@ class LocalRuntime:
         self.session_id = session.session_id
         self.flags = session.flags
         self.session = session
-        self.sampling = sampling_core(link, session.flags)
+        self.sampling = sampling_core(link)
         self.registry = RegistryCore(link)
         self._link = link
         self._heartbeat = Heartbeat(session)
+        self._refresh = FlagsRefresh(link)
+        self._refresh.start()
         self._trainings: list[TrainingCore] = []
         self._closed = False
 
     @classmethod
     async def open(
-        cls, settings: Settings, user_metadata: Mapping[str, Any] | None = None
+        cls,
+        settings: Settings,
+        user_metadata: Mapping[str, Any] | None = None,
+        *,
+        display_name: str | None = None,
     ) -> LocalRuntime:
         """Connect, learn what the service can do, and open a session.
 
@@ -69,14 +68,19 @@ class LocalRuntime:
             ConfigurationError: There is no API key.
             APIError: The service refused or could not be reached.
         """
-        link = Link(HttpTransport.from_settings(settings))
+        link = await connect(settings)
         try:
-            flags = await fetch_flags(link)
-            session_id = await create_session(link, tags=settings.tags, user_metadata=user_metadata)
+            session_id = await create_session(
+                link,
+                tags=settings.tags,
+                user_metadata=user_metadata,
+                project_id=settings.project_id,
+                display_name=display_name,
+            )
         except BaseException:
             await link.aclose()
             raise
-        return cls(link, SessionCore(link, session_id, flags))
+        return cls(link, SessionCore(link, session_id))
 
     def __repr__(self) -> str:
         """Show the session."""
@@ -84,12 +88,7 @@ class LocalRuntime:
 
     async def open_training(self, model: ModelHandle) -> TrainingCore:
         """Make the one owner of a model's operations."""
-        training = TrainingCore(
-            self._link,
-            model.model_id,
-            protobuf=self.flags.protobuf,
-            first_seq=model.first_seq,
-        )
+        training = TrainingCore(self._link, model.model_id, first_seq=model.first_seq)
         self._trainings.append(training)
         return training
 
@@ -102,6 +101,7 @@ class LocalRuntime:
             await training.aclose()
         await self.sampling.aclose()
         await self._heartbeat.stop()
+        await self._refresh.aclose()
         try:
             async with asyncio.timeout(FINISH_S):
                 await self.session.finish(reason, detail)

@@ -2,7 +2,8 @@
 
 Knows nothing of where its permits come from. One core serves any number of sampling sessions; a
 session is bound to one version of the weights for life. Sequence numbers start at ``clone · 10⁹``,
-so that cores that share a session never use the same one.
+so that cores that share a session never use the same one. A sample that nobody waits for any more
+is cancelled at the service.
 """
 
 from __future__ import annotations
@@ -10,26 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from tinker_ray.core.cancel import CancelQueue
+from tinker_ray.core.futures_poller import FuturesPoller
 from tinker_ray.core.polling import ResultKind, retrieve
-from tinker_ray.errors import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    RateLimitError,
-    RetryableError,
-)
+from tinker_ray.core.queue_log import QueueLog
+from tinker_ray.core.sample_check import check_request, check_response
+from tinker_ray.core.session import join_sampling_session
+from tinker_ray.core.window import Window
+from tinker_ray.errors import APIStatusError, BillingError, RateLimitError, RequestFailedError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import SpanKind, recording, span
-from tinker_ray.types import DmelChunk, EncodedTextChunk, ImageChunk, RetryConfig
+from tinker_ray.types import EncodedTextChunk, ImageAssetPointerChunk, ImageChunk, RetryConfig
 from tinker_ray.types.retry import DEFAULT_MAX_CONNECTIONS
 from tinker_ray.wire import codec, endpoint, status
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from opentelemetry.trace import Span
 
@@ -43,22 +43,64 @@ logger = logging.getLogger(__name__)
 
 CLONE_STRIDE = 1_000_000_000
 MAX_WINDOWS = 100
-"""Sampling sessions that are remembered; when there are more, idle ones are forgotten."""
+"""Windows that are remembered; when there are more, idle ones are forgotten."""
 _BYTES_PER_TOKEN = 10
 _BACKPRESSURE = {"X-Tinker-Sampling-Backpressure": "1"}
 
 
 def prompt_bytes(prompt: ModelInput) -> int:
-    """Estimate what a prompt weighs on the wire: 10 bytes a token, images and audio as they are."""
+    """Estimate what a prompt weighs on the wire: 10 bytes a token, images and sound as they are."""
     total = 0
     for chunk in prompt.chunks:
         if isinstance(chunk, EncodedTextChunk):
             total += _BYTES_PER_TOKEN * chunk.length
-        elif isinstance(chunk, DmelChunk):
-            total += len(chunk.dmel)
+        elif isinstance(chunk, ImageChunk):
+            total += len(chunk.data)
+        elif isinstance(chunk, ImageAssetPointerChunk):
+            total += len(chunk.location)
         else:
-            total += len(chunk.data) if isinstance(chunk, ImageChunk) else len(chunk.location)
+            total += len(chunk.dmel)
     return total
+
+
+class _Session:
+    """What this core knows of a sampling session."""
+
+    def __init__(self, link: Link, session_id: str, clone: int) -> None:
+        self.log = QueueLog(f"sampler {session_id}", link.clock.now)
+        self.poller: FuturesPoller | None = None
+        self._link = link
+        self._session_id = session_id
+        self._clone = clone
+        self._next_seq = clone * CLONE_STRIDE
+        # The creator of a session is its client 0; only others are numbered by the service.
+        self._is_numbered = clone == 0 or not link.flags.sample_join_sampling_session
+        self._numbering = asyncio.Lock()
+
+    async def next_seq(self) -> int:
+        """Issue the number of the next sample.
+
+        Raises:
+            APIStatusError: The service refused to number this client.
+            APIConnectionError: There was no answer.
+        """
+        if not self._is_numbered:
+            await self._join()
+        self._next_seq += 1
+        return self._next_seq - 1
+
+    def poller_if_wanted(self) -> FuturesPoller | None:
+        """Return the one that polls for all samples, if the service wants that."""
+        if self.poller is None and self._link.flags.sample_use_retrieve_futures:
+            self.poller = FuturesPoller(self._link, self._session_id, self._clone)
+        return self.poller
+
+    async def _join(self) -> None:
+        async with self._numbering:
+            if not self._is_numbered:
+                self._clone = await join_sampling_session(self._link, self._session_id)
+                self._next_seq = self._clone * CLONE_STRIDE
+                self._is_numbered = True
 
 
 class SamplingCore:
@@ -67,23 +109,19 @@ class SamplingCore:
     Args:
         link: The service.
         admission: Who may send when.
-        protobuf: Whether to ask for results as protobuf.
         clone: 0 for the only core of a session's creator, else unique among the cores of the
             session.
-        max_samples: Samples in flight per sampling session, unless its retry config says otherwise.
     """
 
-    def __init__(
-        self, link: Link, admission: Admission, *, protobuf: bool, clone: int = 0, max_samples: int
-    ) -> None:
+    def __init__(self, link: Link, admission: Admission, *, clone: int = 0) -> None:
         self.admission = admission
         self.in_flight = 0
         self._link = link
         self._clone = clone
-        self._max_samples = max_samples
-        self._next_seq: defaultdict[str, int] = defaultdict(lambda: clone * CLONE_STRIDE)
-        self._windows: dict[tuple[str, RetryConfig], _Window] = {}
-        self._result = ResultKind("Sample", _decode, protobuf)
+        self._sessions: dict[str, _Session] = {}
+        self._windows: dict[tuple[str, RetryConfig], Window] = {}
+        self._cancels = CancelQueue(link)
+        self._result = ResultKind("Sample", _decode, link.flags.protobuf)
 
     def __repr__(self) -> str:
         """Show what is in flight."""
@@ -103,19 +141,24 @@ class SamplingCore:
             carrier: The trace that this belongs to.
 
         Raises:
+            ValueError: The request asks for what cannot be.
             RequestFailedError: The service accepted the request, then failed.
             APIStatusError: The service refused it.
             APIConnectionError: Nothing has been answered for too long.
+            UnfulfilledError: The service left out what was asked for.
         """
-        retry = retry or RetryConfig()
-        window = self._window(request.sampling_session_id or "", retry)
+        check_request(request)
         with span(
             names.SAMPLE, kind=SpanKind.CLIENT, attributes=_attributes(request), carrier=carrier
         ) as current:
             self.in_flight += 1
             try:
-                async with window.slots:
-                    response = await window.watch(self._until_answered(request, retry))
+                if self._link.flags.sample_no_retries and not _scores_only(request):
+                    response = await self._once(request)
+                else:
+                    retry = retry or RetryConfig()
+                    async with self._window(request.sampling_session_id or "", retry).place():
+                        response = await self._until_answered(request, retry)
             finally:
                 self.in_flight -= 1
             _describe(current, response)
@@ -124,25 +167,45 @@ class SamplingCore:
     async def aclose(self) -> None:
         """Fail what waits to be sent; idempotent. What was sent ends with its link."""
         await self.admission.aclose()
+        await self._cancels.aclose()
+        for session in self._sessions.values():
+            if session.poller is not None:
+                await session.poller.aclose()
 
-    def _window(self, session_id: str, retry: RetryConfig) -> _Window:
+    def _window(self, session_id: str, retry: RetryConfig) -> Window:
         key = (session_id, retry)
-        if key not in self._windows:
+        window = self._windows.get(key)
+        if window is None:
             if len(self._windows) >= MAX_WINDOWS:
                 self._windows = {k: w for k, w in self._windows.items() if not w.is_idle}
-            bound = retry.max_connections
-            # Its default is upstream's, which lets the service decide.
-            bound = None if bound == DEFAULT_MAX_CONNECTIONS else bound
-            self._windows[key] = _Window(retry, bound or self._max_samples)
-        return self._windows[key]
+            flags = self._link.flags
+            patient = retry.enable_stuck_detection and flags.sample_enable_stuck_detection
+            window = Window(self._width(retry), retry.progress_timeout if patient else None)
+            # The caller's configuration may change; the window's does not.
+            self._windows[session_id, replace(retry)] = window
+        return window
+
+    def _width(self, retry: RetryConfig) -> int | None:
+        """Tell how many samples may be in flight: the service decides, unless it is an old one."""
+        flags = self._link.flags
+        if flags.sample_use_retrieve_futures:
+            return None
+        wanted = retry.max_connections
+        if not flags.protobuf:
+            return wanted
+        if wanted is None or wanted == DEFAULT_MAX_CONNECTIONS:  # nobody's wish
+            return flags.max_samples
+        return min(wanted, flags.max_samples)
 
     async def _until_answered(self, request: SampleRequest, retry: RetryConfig) -> SampleResponse:
         attempt = 0
         while True:
             try:
                 return await self._once(request)
-            except (APIConnectionError, APIStatusError, RetryableError) as error:
-                if not retry.enable_retry_logic or not _may_pass(error):
+            except Exception as error:
+                may_pass = retry.enable_retry_logic and _may_pass(error, retry)
+                self._report(error, attempt, may_pass=may_pass)
+                if not may_pass:
                     raise
                 delay_s = retry.delay_s(attempt, random.random())  # noqa: S311 - jitter
                 logger.info("sample lost (%s), again in %.1f s", type(error).__name__, delay_s)
@@ -150,72 +213,88 @@ class SamplingCore:
             await self._link.clock.sleep(delay_s)
 
     async def _once(self, request: SampleRequest) -> SampleResponse:
-        session_id = request.sampling_session_id or ""
-        numbered = replace(request, seq_id=self._next_seq[session_id])
-        self._next_seq[session_id] += 1
+        session = self._session(request.sampling_session_id or "")
+        numbered = replace(request, seq_id=await session.next_seq())
         body = codec.encode_sample(numbered)
         num_bytes = prompt_bytes(request.prompt)
         async with self.admission.permit():
             promise = await self._dispatch(body, num_bytes)
-        return await retrieve(self._link, promise, self._result)
+        try:
+            response = await self._fetch(session, promise)
+        except asyncio.CancelledError:
+            self._cancels.add(promise.request_id)
+            raise
+        check_response(request, response)
+        return response
+
+    async def _fetch(self, session: _Session, promise: Promise) -> SampleResponse:
+        poller = session.poller_if_wanted()
+        if poller is None:
+            return await retrieve(self._link, promise, self._result, session.log)
+        size_bytes = await poller.wait_for(promise.request_id)
+        try:
+            response = await retrieve(
+                self._link, promise, self._result, session.log, size_bytes=size_bytes
+            )
+        except RequestFailedError:
+            poller.mark_retrieved(promise.request_id)
+            raise
+        poller.mark_retrieved(promise.request_id)
+        return response
 
     async def _dispatch(self, body: codec.Body, num_bytes: int) -> Promise:
         while True:
             async with self.admission.sending(num_bytes):
                 try:
                     promise = await self._link.submit(endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
-                except RateLimitError as error:
+                except (RateLimitError, BillingError) as error:
+                    if not self._is_pushing_back(error):
+                        raise
                     # Before the place is given up, or the next in line would still be let in.
                     self.admission.rejected(num_bytes, error.retry_after_s)
                 else:
                     self.admission.accepted()
                     return promise
 
+    def _is_pushing_back(self, error: RateLimitError | BillingError) -> bool:
+        return isinstance(error, RateLimitError) or self._link.patience.waits_for_billing(
+            error, self._link.clock.now()
+        )
 
-class _Window:
-    """The samples in flight of one sampling session, and whether any of them ever ends.
+    def _session(self, session_id: str) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session(self._link, session_id, self._clone)
+        return session
 
-    Patience is counted by the event loop's clock, on which its timeouts run.
-    """
-
-    def __init__(self, retry: RetryConfig, width: int) -> None:
-        self.slots = asyncio.Semaphore(width)
-        self._patience_s = retry.progress_timeout
-        self._last_progress = 0.0
-        self._running = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is in flight."""
-        return self._running == 0
-
-    async def watch(self, sample: Coroutine[Any, Any, SampleResponse]) -> SampleResponse:
-        """Run a sample, and fail it once no sample of the window has ended for too long.
-
-        Raises:
-            APIConnectionError: That has happened.
-        """
-        loop = asyncio.get_running_loop()
-        if self._running == 0:
-            self._last_progress = loop.time()
-        self._running += 1
-        task = asyncio.ensure_future(sample)
-        try:
-            while not task.done():
-                left_s = self._last_progress + self._patience_s - loop.time()
-                if left_s <= 0:
-                    message = f"no progress for {self._patience_s:g} s: requests appear to be stuck"
-                    raise APIConnectionError(message)
-                await asyncio.wait({task}, timeout=left_s)
-            self._last_progress = loop.time()
-            return task.result()
-        finally:
-            self._running -= 1
-            task.cancel()
+    def _report(self, error: Exception, attempt: int, *, may_pass: bool) -> None:
+        data: dict[str, object] = {
+            "exception": str(error),
+            "exception_type": type(error).__name__,
+            "status_code": getattr(error, "status_code", None),
+            "should_retry": may_pass,
+            "attempt_count": attempt + 1,
+        }
+        severity: Literal["WARNING", "ERROR"] = "WARNING" if may_pass else "ERROR"
+        self._link.report("RetryHandler.execute.exception", data, severity)
 
 
-def _may_pass(error: APIError | RetryableError) -> bool:
-    return not isinstance(error, APIStatusError) or status.is_retryable(error.status_code)
+def _scores_only(request: SampleRequest) -> bool:
+    """Tell whether a request is for the logprobs of its prompt: those are repeated always."""
+    return (
+        request.prompt_logprobs
+        and request.num_samples == 1
+        and request.sampling_params.max_tokens == 1
+    )
+
+
+def _may_pass(error: Exception, retry: RetryConfig) -> bool:
+    """Tell whether a sample is drawn anew; a refusal while polling, a ``ValueError``, stands."""
+    if isinstance(error, retry.retryable_exceptions):
+        return True
+    if isinstance(error, ValueError) or not isinstance(error, APIStatusError):
+        return False
+    return status.is_retryable(error.status_code)
 
 
 def _decode(response: Response, promise: Promise) -> SampleResponse:

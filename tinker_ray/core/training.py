@@ -1,9 +1,10 @@
 """One model's training operations: submitted in order, each once, polled side by side.
 
 Only the submission takes a turn: the next operation is sent as soon as the promise of its
-predecessor has arrived, and the service runs them by ``seq_id``. A submission that was started is
-never cancelled, because a number that does not reach the service would hold up all later ones; a
-caller that gives up only stops waiting.
+predecessor has arrived, and the service runs them by ``seq_id``. Where the service allows it, the
+parts of one batch take one turn together, the first part last, so that the service finds the whole
+batch when it may begin. A submission that was started is never cancelled, because a number that
+does not reach the service would hold up all later ones; a caller that gives up only stops waiting.
 """
 
 from __future__ import annotations
@@ -12,17 +13,27 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.core import operation as operations
+from tinker_ray.core.gathering import Gathering
+from tinker_ray.core.operation import ForwardBackward
 from tinker_ray.core.polling import retrieve
+from tinker_ray.core.queue_log import QueueLog
 from tinker_ray.core.turnstile import Turnstile
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
+from tinker_ray.wire.chunking import datum_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinker_ray.core.link import Link
-    from tinker_ray.core.operation import Operation
+    from tinker_ray.core.link import Link, Promise
+    from tinker_ray.core.operation import Encoded, Operation
+
+GROUP_PARTS = 32
+"""Parts of a batch that take a turn together; a longer batch takes several turns. Fewer than the
+operations that a caller may have under way, or the first would wait for what cannot come."""
+LARGE_BYTES = 65536
+"""A batch above this is encoded in a thread."""
 
 
 class TrainingCore:
@@ -33,11 +44,12 @@ class TrainingCore:
     any number of times and is applied once.
     """
 
-    def __init__(self, link: Link, model_id: str, *, protobuf: bool, first_seq: int = 1) -> None:
+    def __init__(self, link: Link, model_id: str, *, first_seq: int = 1) -> None:
         self.model_id = model_id
         self._link = link
-        self._protobuf = protobuf
         self._turnstile = Turnstile(first_seq)
+        self._gathering = Gathering(link.clock)
+        self._log = QueueLog.of_training(f"the training of {model_id}", link.clock.now)
         self._running: dict[int, asyncio.Task[Any]] = {}
 
     def __repr__(self) -> str:
@@ -96,10 +108,46 @@ class TrainingCore:
             names.SEQ_ID: operation.seq,
         }
         with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
-            async with self._turnstile.turn(operation.seq):
-                encoded = operations.encode(operation, self.model_id, protobuf=self._protobuf)
-                promise = await self._link.submit(encoded.endpoint, encoded.body)
-            return await retrieve(self._link, promise, encoded.result)
+            group = self._group(operation)
+            await self._gathering.meet(operation.seq, group)
+            async with self._turnstile.turn(operation.seq, group):
+                promise, encoded = await self._submit(operation)
+            return await retrieve(self._link, promise, encoded.result, self._log)
+
+    def _group(self, operation: Operation) -> range:
+        """Tell which operations take a turn together with this one."""
+        alone = range(operation.seq, operation.seq + 1)
+        if not isinstance(operation, ForwardBackward):
+            return alone
+        if not self._link.flags.parallel_fwdbwd_chunks:
+            return alone
+        start = operation.seq - operation.part % GROUP_PARTS
+        end = operation.seq - operation.part + operation.num_parts
+        return range(start, min(start + GROUP_PARTS, end))
+
+    async def _submit(self, operation: Operation) -> tuple[Promise, Encoded]:
+        if not isinstance(operation, ForwardBackward):
+            return await self._send(operation)
+        num_bytes = sum(datum_bytes(datum) for datum in operation.data)
+        async with self._link.batches.hold(num_bytes):
+            return await self._send(operation, in_thread=num_bytes > LARGE_BYTES)
+
+    async def _send(
+        self, operation: Operation, *, in_thread: bool = False
+    ) -> tuple[Promise, Encoded]:
+        flags = self._link.flags
+        if in_thread and flags.proto_compress_fwdbwd:
+            encoded = await asyncio.to_thread(
+                operations.encode, operation, self.model_id, protobuf=True, compress=True
+            )
+        else:
+            encoded = operations.encode(
+                operation,
+                self.model_id,
+                protobuf=flags.protobuf,
+                compress=flags.proto_compress_fwdbwd,
+            )
+        return await self._link.submit(encoded.endpoint, encoded.body), encoded
 
 
 def _observe(task: asyncio.Task[Any]) -> None:

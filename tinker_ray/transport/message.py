@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from tinker_ray.wire.codec import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from tinker_ray.wire.endpoint import Endpoint
 
@@ -50,6 +51,15 @@ class Response:
         return self.headers.get("content-type", "")
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer whose content is still to come; header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes] = field(repr=False)
+
+
 class Transport(Protocol):
     """Sends single attempts.
 
@@ -63,10 +73,26 @@ class Transport(Protocol):
         Raises:
             APIConnectionError: There was no answer.
             APITimeoutError: There was none in time.
+            ConfigurationError: It cannot be sent.
+            APIStatusError: There is no credential to send it with, because the service refused one.
             StaleHandleError: The transport is closed.
         """
         ...
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
+        ...
+
+
+class Streams(Protocol):
+    """A transport that hands out answers piece by piece, too."""
+
+    def stream(self, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Stream]:
+        """Get what is at any address, piece by piece; only the service itself is told who asks.
+
+        Raises:
+            APIConnectionError: There was no answer, or it broke off.
+            ConfigurationError: That is no HTTP address.
+            StaleHandleError: The transport is closed.
+        """
         ...

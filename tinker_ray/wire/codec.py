@@ -24,15 +24,24 @@ PROTOBUF = "application/x-protobuf"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Encoded bytes and what they are."""
+    """Encoded bytes and what they are; ``content_encoding`` is ``zstd`` if they are compressed."""
 
     content: bytes
     content_type: str
+    content_encoding: str | None = None
 
 
 def is_protobuf(content_type: str) -> bool:
     """Tell whether a Content-Type or Accept value names protobuf."""
     return PROTOBUF in content_type.lower()
+
+
+def compressed(body: Body) -> Body:
+    """Compress a body with zstd."""
+    import zstandard  # where it is wanted
+
+    content = zstandard.ZstdCompressor().compress(body.content)
+    return Body(content, body.content_type, "zstd")
 
 
 def encode_forward_backward(request: ForwardBackwardRequest, *, proto: bool) -> Body:

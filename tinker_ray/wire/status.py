@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RETRYABLE_STATUSES = frozenset({408, 409, 429})
+BAD_REQUEST = 400
+UNAUTHORIZED = 401
 GONE = 410
 TOO_MANY_REQUESTS = 429
 REQUEST_TIMEOUT = 408
@@ -35,9 +37,38 @@ class Judgement:
     retryable: bool
 
 
-def is_success(status: int) -> bool:
-    """Tell whether a status is 2xx."""
-    return 200 <= status < 300  # noqa: PLR2004
+@dataclass(frozen=True, slots=True)
+class Deprecation:
+    """What the service says is going to change, and whether it is serious."""
+
+    text: str
+    is_error: bool
+
+
+def is_success(status: int, *, redirects: bool = False) -> bool:
+    """Tell whether a status is 2xx; with ``redirects`` a 3xx is what was asked for as well."""
+    return 200 <= status < (400 if redirects else 300)  # noqa: PLR2004
+
+
+def is_proxy_rejection(status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer is a proxy's that rejects everything: an empty 400.
+
+    The service itself never answers 400 without saying how long its reason is.
+    """
+    return status == BAD_REQUEST and headers.get("content-length", "0") == "0"
+
+
+def is_invalid_token(status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether the service rejected the credential as such (RFC 6750), not who has it."""
+    return status == UNAUTHORIZED and 'error="invalid_token"' in headers.get("www-authenticate", "")
+
+
+def deprecation(headers: Mapping[str, str]) -> Deprecation | None:
+    """Read what is going to change for clients like this one."""
+    text = headers.get("x-deprecation-note")
+    if not text:
+        return None
+    return Deprecation(text, headers.get("x-deprecation-level", "").strip().lower() == "error")
 
 
 def is_retryable(status: int) -> bool:

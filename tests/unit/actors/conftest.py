@@ -6,8 +6,8 @@ import pytest
 
 from actors.service import ServiceSpec
 from tests.fakes.toy_service import ToyService, ToyTransport
+from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
-from tinker_ray.core.session import JSON_ONLY
 from tinker_ray.types import ModelInput, SamplingParams
 from tinker_ray.wire.request import SampleRequest
 
@@ -24,7 +24,7 @@ def toy() -> ToyService:
 
 @pytest.fixture
 def open_link(toy: ToyService) -> Callable[[], Link]:
-    return lambda: Link(ToyTransport(toy))
+    return lambda: Link(ToyTransport(toy), flags=JSON_ONLY)
 
 
 def request(seed: int, sampling_session_id: str = "toy-1:sample:0") -> SampleRequest:

@@ -15,6 +15,7 @@ from tests.fakes.environment import CountingEnv, CountingGroup
 from tests.fakes.remote_actor import FakeRemote
 from tests.fakes.toy_service import ToyService, ToyTransport
 from tests.unit.actors.conftest import SERVICE
+from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import Attempt, AttemptId, RolloutFailedError, RolloutParams
@@ -43,8 +44,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def rollout(toy: ToyService) -> AsyncIterator[RolloutActor]:
-    session = SessionActor(SERVICE, link=Link(ToyTransport(toy)))
-    actor = RolloutActor(SERVICE, session, link=Link(ToyTransport(toy)))
+    session = SessionActor(SERVICE, link=Link(ToyTransport(toy), flags=JSON_ONLY))
+    actor = RolloutActor(SERVICE, session, link=Link(ToyTransport(toy), flags=JSON_ONLY))
     try:
         yield actor
     finally:

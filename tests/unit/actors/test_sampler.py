@@ -9,6 +9,7 @@ from actors.sampler import Outcomes, SampleItem, SamplerActor
 from actors.session import SessionActor
 from tests.fakes.toy_service import ToyService, ToyTransport, toy_sample
 from tests.unit.actors.conftest import SERVICE, request
+from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError, BadRequestError, StaleHandleError
 from tinker_ray.limits import Paused
@@ -44,7 +45,7 @@ class SlowToyTransport(ToyTransport):
 
 @asynccontextmanager
 async def sampler(ledger: Ledger, transport: ToyTransport) -> AsyncIterator[SamplerActor]:
-    actor = SamplerActor(SERVICE, ledger, link=Link(transport))
+    actor = SamplerActor(SERVICE, ledger, link=Link(transport, flags=JSON_ONLY))
     try:
         yield actor
     finally:
@@ -53,7 +54,7 @@ async def sampler(ledger: Ledger, transport: ToyTransport) -> AsyncIterator[Samp
 
 @asynccontextmanager
 async def session(toy: ToyService, limit: int = 400) -> AsyncIterator[SessionActor]:
-    actor = SessionActor(SERVICE, link=Link(ToyTransport(toy)), limit=limit)
+    actor = SessionActor(SERVICE, link=Link(ToyTransport(toy), flags=JSON_ONLY), limit=limit)
     try:
         yield actor
     finally:
@@ -161,7 +162,7 @@ async def test_samples_fail_when_the_ledger_is_silent_for_too_long(toy: ToyServi
     clock = VirtualClock()
     ledger: Any = SilentLedger()
     ledger.listen = _never
-    actor = SamplerActor(SERVICE, ledger, link=Link(ToyTransport(toy), clock))
+    actor = SamplerActor(SERVICE, ledger, link=Link(ToyTransport(toy), clock, JSON_ONLY))
     drawing = asyncio.create_task(drawn(actor, range(3)))
     keeper = actor._sampling.keeper
     for _ in range(20):
@@ -180,7 +181,7 @@ async def _never(*_: object) -> None:
 async def test_what_waits_at_a_close_is_answered(toy: ToyService) -> None:
     ledger: Any = SilentLedger()
     ledger.listen = _never
-    actor = SamplerActor(SERVICE, ledger, link=Link(ToyTransport(toy)))
+    actor = SamplerActor(SERVICE, ledger, link=Link(ToyTransport(toy), flags=JSON_ONLY))
     drawing = asyncio.create_task(drawn(actor, range(2)))
     for _ in range(10):
         await asyncio.sleep(0)

@@ -9,7 +9,7 @@ import pytest
 from actors.service import ServiceSpec, check_reach, is_loopback
 from tests.unit.actors.conftest import SERVICE
 from tinker_ray.config import EMBEDDED_API_KEY, Secret, Settings
-from tinker_ray.core.session import ServerFlags
+from tinker_ray.core.flags import ServerFlags
 from tinker_ray.errors import ConfigurationError
 
 HOSTED = ServiceSpec("https://tinker.example", "s", ServerFlags())

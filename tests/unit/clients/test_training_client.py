@@ -13,6 +13,7 @@ from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.clients.training import TrainingClient
 from tinker_ray.config import Settings
+from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.operation import (
     ForwardBackward,
     LoadState,
@@ -20,7 +21,7 @@ from tinker_ray.core.operation import (
     SaveForSampler,
     SaveState,
 )
-from tinker_ray.core.session import ModelHandle, ServerFlags
+from tinker_ray.core.session import ModelHandle
 from tinker_ray.types import (
     AdamParams,
     Datum,

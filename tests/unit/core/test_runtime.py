@@ -10,7 +10,7 @@ from tinker_ray import errors
 from tinker_ray.core.link import Link
 from tinker_ray.core.operation import OptimStep
 from tinker_ray.core.runtime import LocalRuntime
-from tinker_ray.core.session import ModelHandle, ServerFlags, SessionCore
+from tinker_ray.core.session import ModelHandle, SessionCore
 from tinker_ray.transport.message import Response
 from tinker_ray.transport.scripted import ScriptedTransport, answer
 from tinker_ray.types import AdamParams, ModelInput
@@ -24,7 +24,7 @@ def runtime_over(finish: Response | Exception) -> tuple[LocalRuntime, ScriptedTr
         {FINISH: [finish], "/api/v1/optim_step": [answer({"request_id": "r"})]}
     )
     link = Link(transport, SteppedClock())
-    return LocalRuntime(link, SessionCore(link, "S1", ServerFlags())), transport
+    return LocalRuntime(link, SessionCore(link, "S1")), transport
 
 
 async def test_closing_finishes_the_session_once_and_closes_the_connections() -> None:

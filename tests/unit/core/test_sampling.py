@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.clock import settle
 from tinker_ray import errors
 from tinker_ray.core.admission import Admission
+from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.sampling import SamplingCore, prompt_bytes
 from tinker_ray.limits.backoff import Backoff
@@ -46,20 +47,17 @@ class Sampling:
     capacity: int = 400
     max_samples: int = 2000
     clock: Clock = field(default_factory=VirtualClock)
-    protobuf: bool = False
+    protobuf: bool = True
+    flags: ServerFlags = field(default_factory=ServerFlags)
 
     def __post_init__(self) -> None:
         script = {ASAMPLE.path: self.asample, RETRIEVE_FUTURE.path: self.retrieve}
         self.transport = ScriptedTransport(script)
         self.backoff = Backoff(lambda: 0.0)
         self.admission = Admission(self.clock, self.backoff, ByteBudget(), capacity=self.capacity)
-        self.core = SamplingCore(
-            Link(self.transport, self.clock),
-            self.admission,
-            protobuf=self.protobuf,
-            clone=self.clone,
-            max_samples=self.max_samples,
-        )
+        flags = replace(self.flags, protobuf=self.protobuf, max_samples=self.max_samples)
+        self.link = Link(self.transport, self.clock, flags)
+        self.core = SamplingCore(self.link, self.admission, clone=self.clone)
 
     @property
     def seq_ids(self) -> list[object]:
@@ -255,7 +253,13 @@ async def test_polling_holds_no_permit() -> None:
 
 @pytest.mark.parametrize(
     "retry,max_samples,expected",
-    [(None, 2, 2), (RetryConfig(max_connections=3), 2, 3), (RetryConfig(), 4, 4)],
+    [
+        (None, 2, 2),
+        (RetryConfig(), 4, 4),
+        (RetryConfig(max_connections=None), 4, 4),
+        (RetryConfig(max_connections=3), 4, 3),
+        (RetryConfig(max_connections=4), 3, 3),
+    ],
 )
 async def test_a_session_has_so_many_samples_in_flight(
     retry: RetryConfig | None, max_samples: int, expected: int

@@ -9,22 +9,14 @@ import pytest
 
 from tests.fakes.clock import SteppedClock, settle
 from tinker_ray import errors
+from tinker_ray.core.flags import JSON_ONLY, ServerFlags
 from tinker_ray.core.link import Link
-from tinker_ray.core.session import (
-    JSON_ONLY,
-    Heartbeat,
-    ModelHandle,
-    ServerFlags,
-    SessionCore,
-    create_session,
-    fetch_flags,
-)
+from tinker_ray.core.session import Heartbeat, ModelHandle, SessionCore, create_session
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
 from tinker_ray.types import LoraConfig
 from tinker_ray.version import __version__
-from tinker_ray.wire.chunking import ChunkLimits
 
 V1 = "/api/v1/"
 PATH = "tinker://S0:train:0/weights/a"
@@ -43,39 +35,6 @@ def bodies(transport: ScriptedTransport, path: str) -> list[dict[str, object]]:
 
 
 # --- opening ------------------------------------------------------------------------------------
-
-
-async def test_a_service_that_answers_nothing_in_particular_has_the_defaults() -> None:
-    link, transport = link_over(client__config=[answer({})])
-    assert ServerFlags() == await fetch_flags(link)
-    assert [{"sdk_version": __version__}] == bodies(transport, "client/config")
-
-
-async def test_the_service_decides_the_limits() -> None:
-    config = {
-        "fwdbwd_max_chunk_len": 7,
-        "fwdbwd_max_chunk_bytes_count": 8,
-        "sample_dispatch_bytes_semaphore_size": 9,
-        "sample_max_concurrent_requests": 10,
-        "a_flag_of_tomorrow": True,
-    }
-    link, _ = link_over(client__config=[answer(config)])
-    assert ServerFlags(
-        protobuf=True, chunks=ChunkLimits(7, 8), sample_bytes=9, max_samples=10
-    ) == await fetch_flags(link)
-
-
-async def test_a_service_that_does_not_know_the_question_speaks_json_only() -> None:
-    link, transport = link_over(client__config=[answer(status=404)])
-    assert JSON_ONLY == await fetch_flags(link)
-    assert 128 == JSON_ONLY.chunks.max_datums
-    assert 1 == len(transport.sent)
-
-
-async def test_another_refusal_of_the_question_is_an_error() -> None:
-    link, _ = link_over(client__config=[answer(status=401)])
-    with pytest.raises(errors.AuthenticationError):
-        await fetch_flags(link)
 
 
 async def test_creating_a_session_says_who_we_are_and_passes_messages_on(
@@ -119,7 +78,7 @@ class Heart:
         self.clock = SteppedClock()
         self.outcome: Response | Exception = answer({"type": "session_heartbeat"})
         self.times: list[float] = []
-        self.session = SessionCore(Link(self, self.clock), "S1", ServerFlags())
+        self.session = SessionCore(Link(self, self.clock), "S1")
         self.heartbeat = Heartbeat(self.session)
 
     async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:  # noqa: ARG002
@@ -217,7 +176,8 @@ def session_over(
         return answer(kept[json.loads(request.content)["request_id"]])
 
     link, transport = link_over(retrieve_future=[keep], **script)
-    return SessionCore(link, "S1", flags or ServerFlags()), transport
+    link.flags = flags or ServerFlags()
+    return SessionCore(link, "S1"), transport
 
 
 async def test_a_model_is_created_as_the_contract_says() -> None:
@@ -331,7 +291,7 @@ async def test_capabilities_list_the_models() -> None:
 # --- the end --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("detail,expected", [("why", {"detail": "why"}), (None, {})])
+@pytest.mark.parametrize("detail,expected", [("why", {"detail": "why"}), (None, {"detail": None})])
 async def test_finishing_tells_the_reason(detail: str | None, expected: dict[str, object]) -> None:
     session, transport = session_over(sessions__S1__finish=[answer({})])
     await session.finish("errored", detail)

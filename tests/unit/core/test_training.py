@@ -56,8 +56,7 @@ class Service:
 
 
 def core_over(service: Service, first_seq: int = 1) -> TrainingCore:
-    link = Link(service, VirtualClock())
-    return TrainingCore(link, "S1:train:0", protobuf=True, first_seq=first_seq)
+    return TrainingCore(Link(service, VirtualClock()), "S1:train:0", first_seq=first_seq)
 
 
 def start(core: TrainingCore, seq: int, floor: int = 0) -> asyncio.Task[object]:

@@ -1,0 +1,68 @@
+"""Telling the service which samples nobody waits for any more, so that it stops drawing them.
+
+Best effort: what cannot be told within the usual retries is dropped, and the service finds out when
+the session ends. Cancellations go out side by side, in batches as large as the service allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tinker_ray.core.link import plain_body
+from tinker_ray.core.sdk_method import own_context
+from tinker_ray.errors import TinkerError
+from tinker_ray.wire import endpoint
+
+if TYPE_CHECKING:
+    from tinker_ray.core.link import Link
+
+logger = logging.getLogger(__name__)
+
+
+class CancelQueue:
+    """Cancels samples in the background, if the service wants to be told."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._request_ids: deque[str] = deque()
+        self._draining: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """Show how many are still to be told."""
+        return f"CancelQueue({len(self._request_ids)})"
+
+    def add(self, request_id: str) -> None:
+        """Note that nobody waits for a promise any more; returns at once."""
+        if self._closed or not self._link.flags.dynamic.sample_cancel_enabled:
+            return
+        self._request_ids.append(request_id)
+        if self._draining is None:
+            self._draining = asyncio.create_task(
+                self._drain(), name="cancel", context=own_context()
+            )
+
+    async def aclose(self) -> None:
+        """Drop what is still to be told: the session ends anyway. Idempotent."""
+        self._closed = True
+        self._request_ids.clear()
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.gather(self._draining, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        while self._request_ids:
+            size = max(self._link.flags.dynamic.sample_cancel_max_batch_size, 1)
+            batch = [self._request_ids.popleft() for _ in range(min(size, len(self._request_ids)))]
+            await asyncio.gather(*map(self._cancel, batch))
+        self._draining = None
+
+    async def _cancel(self, request_id: str) -> None:
+        body = plain_body(endpoint.CANCEL_FUTURE, {"request_id": request_id})
+        try:
+            await self._link.send(endpoint.CANCEL_FUTURE, body)
+        except TinkerError as error:
+            logger.warning("sample %s could not be cancelled: %s", request_id, error)

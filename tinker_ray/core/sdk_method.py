@@ -1,0 +1,53 @@
+"""Which public method a request is made for: the service counts who still calls what.
+
+The name travels in a context variable, so that it reaches every request that a call causes, in
+whatever task. What lives longer than a call starts in :func:`own_context`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from typing import TYPE_CHECKING
+
+from tinker_ray.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_current: contextvars.ContextVar[str | None] = contextvars.ContextVar("sdk_method", default=None)
+
+
+@contextlib.contextmanager
+def sdk_method(name: str | None) -> Iterator[None]:
+    """Attribute the requests of the block to a public method, such as ``RestClient.whoami``.
+
+    A method that calls another one keeps its own name. None attributes nothing anew.
+    """
+    if name is None or _current.get() is not None:
+        yield
+        return
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_method() -> str | None:
+    """Return the method that requests are attributed to: what has to cross a process border."""
+    return _current.get()
+
+
+def method_headers() -> dict[str, str]:
+    """Return the headers of the present method; none outside of one."""
+    name = _current.get()
+    return {} if name is None else {"x-sdk-version": __version__, "x-sdk-method": name}
+
+
+def own_context() -> contextvars.Context:
+    """Return a context for a task of the background, which is no part of the call that starts it.
+
+    Neither its requests nor its spans are that call's.
+    """
+    return contextvars.Context()
