@@ -16,9 +16,11 @@ from tinker_ray.engine.serving.promise import PromiseStore
 from tinker_ray.engine.serving.rejection import gone, not_found
 from tinker_ray.engine.serving.sampling import Sampling
 from tinker_ray.engine.serving.training_runs import TrainingRuns
+from tinker_ray.engine.serving.validate import LossSources
 from tinker_ray.engine.shelf import Shelf
 from tinker_ray.engine.store.checkpoint_store import CheckpointStore
 from tinker_ray.engine.store.ledger import Ledger
+from tinker_ray.engine.training.recorded_samples import RecordedSamples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.served_model import ServedModel
     from tinker_ray.engine.store.row import SessionRow
+    from tinker_ray.engine.training.custom_loss import CustomLoss
 
 _FINISHED_SESSION_KEPT_S = 3600.0
 _SILENT_SESSION_KEPT_S = 7 * 24 * 3600.0
@@ -49,6 +52,10 @@ class HostSettings:
     strict_losses: bool = False
 
 
+def _no_custom_loss(loss_id: str) -> CustomLoss:
+    raise not_found(f"there is no loss {loss_id!r}", "loss_fn_config.loss_id")
+
+
 class Host:
     """An engine at work.
 
@@ -60,6 +67,7 @@ class Host:
         shelf: The base models.
         runs: The models in training.
         sampling: The samples.
+        recorded: The samples that losses may refer to.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class Host:
         self.runs = TrainingRuns(
             self.ledger, self.promises, gap_timeout_s=self.settings.gap_timeout_s
         )
+        self.recorded = RecordedSamples()
         self.sampling = Sampling(
             self.ledger,
             self.checkpoints,
@@ -87,6 +96,14 @@ class Host:
             max_queued_sequences=self.settings.max_queued_sequences,
         )
         self.sweep()
+
+    def loss_sources(self, session_id: str) -> LossSources:
+        """Say where the losses of a session's requests find what they refer to."""
+        return LossSources(
+            find_sample=lambda name: self.recorded.find(session_id, name),
+            find_custom_loss=_no_custom_loss,
+            strict=self.settings.strict_losses,
+        )
 
     def session(self, session_id: str, *, open_only: bool = True) -> SessionRow:
         """Look a session up.

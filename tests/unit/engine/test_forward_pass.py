@@ -16,9 +16,18 @@ from tinker_ray.engine.training.custom_loss import CustomLoss, validate_graph
 from tinker_ray.engine.training.datum_check import Limits
 from tinker_ray.engine.training.forward_pass import LossResult, run_batch
 from tinker_ray.engine.training.loss import LOSSES
+from tinker_ray.engine.training.pass_metrics import pass_metrics
+from tinker_ray.engine.training.recorded_samples import RecordedSample
 from tinker_ray.engine.training.trained_model import TrainedModel
 from tinker_ray.errors import EngineError
-from tinker_ray.types import Datum, LoraConfig, TensorData
+from tinker_ray.types import (
+    Datum,
+    LoraConfig,
+    ModelInput,
+    PromptProvenanceSpan,
+    SampledProvenanceSpan,
+    TensorData,
+)
 
 Logprobs = npt.NDArray[np.float32]
 
@@ -171,6 +180,51 @@ def test_the_datum_whose_loss_is_not_finite_is_named(base: BaseModel) -> None:
     data[1] = Datum(data[1].model_input, inputs)
     with pytest.raises(EngineError, match=r"data\[1\] has a loss of"):
         run(base, randomized(base), data, "importance_sampling")
+
+
+def test_without_penalty_stable_reinforce_is_cispo_with_the_recorded_logprobs(
+    base: BaseModel,
+) -> None:
+    tokens, drawn = [5, 6, 7, 8], [20, 21, 22, 23]
+    logprobs = np.array([-9.0, -4.0, -0.1, -3.0], np.float32)
+    sample = RecordedSample(np.array(tokens), np.array(drawn), logprobs)
+    advantages = [0.0, 0.0, 0.0, 1.0, -0.5, 2.0, 0.0]
+    everything = [*tokens, *drawn]
+    recorded = Datum(
+        ModelInput.from_ints(everything[:-1]),
+        {"target_tokens": everything[1:], "advantages": advantages},
+        [
+            PromptProvenanceSpan(sequence_id="q", length=4),
+            SampledProvenanceSpan(sequence_id="q", length=3),
+        ],
+        [
+            PromptProvenanceSpan(sequence_id="q", offset=1, length=3),
+            SampledProvenanceSpan(sequence_id="q", length=4),
+        ],
+    )
+    plain_inputs = {**recorded.loss_fn_inputs, "logprobs": np.r_[[0.0] * 3, logprobs]}
+    plain = Datum(recorded.model_input, plain_inputs)
+    ours, theirs = randomized(base), randomized(base)
+    limits = Limits(VOCAB_SIZE, 64)
+    batches = [
+        prepare_batch(
+            [recorded],
+            "stable_reinforce",
+            None,
+            limits,
+            backward=True,
+            find_sample=lambda _: sample,
+        ),
+        prepare_batch([plain], "cispo", {"clip_high_threshold": 2.0}, limits, backward=True),
+    ]
+    results = [
+        run_batch(base, model.adapter, batch, batch_tokens=64)
+        for model, batch in zip((ours, theirs), batches, strict=True)
+    ]
+    assert results[1].loss_sum == pytest.approx(results[0].loss_sum)
+    torch.testing.assert_close(theirs.gradient, ours.gradient)
+    assert 1.0 == pass_metrics(batches[0], results[0])["surrogate_stable_reinforce:max"]
+    assert "surrogate_stable_reinforce:max" not in pass_metrics(batches[1], results[1])
 
 
 def custom(

@@ -10,9 +10,11 @@ import torch
 
 from tinker_ray.engine.training.loss import (
     LOSSES,
+    SAMPLED,
     Cells,
     cell_losses,
     complete_config,
+    refuse_surrogate,
 )
 from tinker_ray.errors import EngineError
 
@@ -26,6 +28,7 @@ CONFIGS: dict[str, list[Config]] = {
     "cispo": [{}, {"clip_low_threshold": 0.9, "clip_high_threshold": 1.1}],
     "dro": [{}, {"beta": 0.7}],
     "gspo": [{}, {"clip_low_threshold": 0.95, "clip_high_threshold": 1.02}],
+    "stable_reinforce": [{}, {"kl_coeff": 0.3}],
 }
 CASES = [(loss_fn, config) for loss_fn, configs in CONFIGS.items() for config in configs]
 ROWS = np.repeat([0, 1, 2], [20, 3, 41])
@@ -62,6 +65,9 @@ def slow_loss(
         return -cell["weights"] * now
     sampled, advantage = cell["logprobs"], cell["advantages"]
     ratio = math.exp(now - sampled) if ratio is None else ratio
+    if loss_fn == "stable_reinforce":
+        penalty = 0.5 * config.get("kl_coeff", 0.0) * (now - sampled) ** 2
+        return cell[SAMPLED] * (-min(ratio, 2.0) * now * advantage + penalty)
     if loss_fn == "importance_sampling":
         return -ratio * advantage
     if loss_fn == "dro":
@@ -80,8 +86,10 @@ def random_inputs(loss_fn: str) -> tuple[npt.NDArray[np.float64], Inputs]:
     size = len(ROWS)
     now = rng.uniform(-3, -0.1, size)
     inputs: Inputs = {name: rng.normal(0, 1, size) for name in LOSSES[loss_fn].inputs}
-    if "logprobs" in inputs:
+    if loss_fn != "cross_entropy":
         inputs["logprobs"] = now + rng.normal(0, 0.5, size)
+    if LOSSES[loss_fn].is_recorded:
+        inputs[SAMPLED] = (rng.uniform(size=size) < 0.8).astype(float)
     if "sequence_ratio_mask" in inputs:
         inputs["sequence_ratio_mask"] = (rng.uniform(size=size) < 0.7).astype(float)
         inputs["sequence_ratio_mask"][[20, 21, 22]] = [0.0, 1.0, 0.0]
@@ -123,6 +131,8 @@ def slow_gradient(
     losses = []
     for moved in (now[cell] + step, now[cell] - step):
         ratio = None
+        if loss_fn == "stable_reinforce":
+            ratio = math.exp(now[cell] - inputs["logprobs"][cell])
         if loss_fn == "gspo":  # the value of the sequence's ratio, the gradient of the own logprob
             held = sequence_ratio(now, inputs, int(ROWS[cell]))
             ratio = held * math.exp(moved - now[cell])
@@ -153,6 +163,7 @@ def test_an_unknown_loss_is_named() -> None:
         ("dro", {"beta": "much"}, r"loss_fn_config\['beta'\] must be a finite number, got 'much'"),
         ("dro", {"beta": math.nan}, "must be a finite number, got nan"),
         ("dro", {"beta": True}, "must be a finite number, got True"),
+        ("stable_reinforce", {"kl_coeff": -1.0}, "must not be negative, got -1.0"),
         ("ppo", {"clip_low_threshold": 1.5}, "is 1.5, above clip_high_threshold 1.2"),
     ],
 )
@@ -161,3 +172,11 @@ def test_a_wrong_configuration_is_named(
 ) -> None:
     with pytest.raises(EngineError, match=message):
         complete_config(loss_fn, config)
+
+
+def test_strict_engines_refuse_losses_that_are_not_upstreams() -> None:
+    for loss_fn in LOSSES:
+        if not LOSSES[loss_fn].is_surrogate:
+            refuse_surrogate(loss_fn)
+    with pytest.raises(EngineError, match="'stable_reinforce' is refused by --strict-losses"):
+        refuse_surrogate("stable_reinforce")

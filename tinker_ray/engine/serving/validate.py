@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.training.batch import prepare_batch
+from tinker_ray.engine.training.batch import prepare_batch, prepare_custom_batch
 from tinker_ray.engine.training.datum_check import Limits
-from tinker_ray.engine.training.loss import refuse_surrogate
+from tinker_ray.engine.training.loss import CUSTOM, refuse_surrogate
 from tinker_ray.errors import EngineError
 from tinker_ray.types import EncodedTextChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
     from tinker_ray.engine.model.base_model import BaseModel
     from tinker_ray.engine.training.batch import TrainingBatch
+    from tinker_ray.engine.training.custom_loss import CustomLoss
+    from tinker_ray.engine.training.provenance import FindSample
     from tinker_ray.types import ModelInput, SamplingParams
     from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
 
@@ -38,33 +41,58 @@ _UNSUPPORTED_SAMPLE_KEYS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class LossSources:
+    """What the losses of one session's requests refer to.
+
+    Attributes:
+        find_sample: Looks a recorded sample up by its ``sequence_id``.
+        find_custom_loss: Looks a custom loss up by its ``loss_id``.
+        strict: Whether to refuse losses whose formula is not the service's own.
+    """
+
+    find_sample: FindSample
+    find_custom_loss: Callable[[str], CustomLoss]
+    strict: bool = False
+
+
 def training_batch(
-    request: ForwardBackwardRequest, base: BaseModel, *, strict_losses: bool = False
+    request: ForwardBackwardRequest, base: BaseModel, sources: LossSources
 ) -> TrainingBatch:
     """Check a batch and make it ready to be computed.
-
-    Args:
-        request: The batch.
-        base: What would compute it.
-        strict_losses: Refuse losses whose formula is not the service's own.
 
     Raises:
         RequestRejected: Something is missing, unknown, not finite, of a wrong shape or dtype, or
             out of range.
     """
     limits = Limits(base.vocab_size, base.context_length)
+    backward = not request.forward_only
     try:
-        if strict_losses:
+        if sources.strict:
             refuse_surrogate(request.loss_fn)
+        if request.loss_fn == CUSTOM:
+            loss = sources.find_custom_loss(_loss_id(request.loss_fn_config))
+            return prepare_custom_batch(request.data, loss, limits, backward=backward)
         return prepare_batch(
             request.data,
             request.loss_fn,
             request.loss_fn_config,
             limits,
-            backward=not request.forward_only,
+            backward=backward,
+            find_sample=sources.find_sample,
         )
+    except RequestRejected:
+        raise
     except EngineError as error:
         raise RequestRejected(error.message) from error
+
+
+def _loss_id(config: Mapping[str, float | str]) -> str:
+    loss_id = config.get("loss_id")
+    if not isinstance(loss_id, str) or len(config) != 1:
+        message = 'must be {"loss_id": …}, as create_custom_loss gave it'
+        raise RequestRejected(message, field="loss_fn_config")
+    return loss_id
 
 
 def sample_prompt(

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from tinker_ray.engine.training.datum_check import check_custom_datum, check_datum, refuse
 from tinker_ray.engine.training.loss import complete_config
+from tinker_ray.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tinker_ray.engine.training.custom_loss import CustomLoss
     from tinker_ray.engine.training.datum_check import Limits, TrainingRow
+    from tinker_ray.engine.training.provenance import FindSample
+    from tinker_ray.engine.training.recorded_samples import RecordedSample
     from tinker_ray.types import Datum
 
 
@@ -38,15 +41,29 @@ class TrainingBatch:
     backward: bool
 
 
-def prepare_batch(
+def _no_samples(sequence_id: str) -> RecordedSample:
+    message = f"sequence {sequence_id!r} is not recorded"
+    raise EngineError(message, category="user")
+
+
+def prepare_batch(  # noqa: PLR0913 - the parts of a request, and what it is checked against
     data: Sequence[Datum],
     loss_fn: str,
     config: Mapping[str, float | str] | None,
     limits: Limits,
     *,
     backward: bool,
+    find_sample: FindSample = _no_samples,
 ) -> TrainingBatch:
     """Turn a request into a batch that can be computed.
+
+    Args:
+        data: The datums.
+        loss_fn: The name of a loss.
+        config: What it is to do otherwise than by default.
+        limits: What the base model can read.
+        backward: Whether to compute the gradient.
+        find_sample: Looks recorded samples up by their ``sequence_id``.
 
     Raises:
         EngineError: Something is missing, unknown, of a wrong shape or out of range.
@@ -55,7 +72,14 @@ def prepare_batch(
     if not data:
         refuse("data", "is empty")
     rows = [
-        check_datum(f"data[{index}]", datum, loss_fn, limits, forward_only=not backward)
+        check_datum(
+            f"data[{index}]",
+            datum,
+            loss_fn,
+            limits,
+            forward_only=not backward,
+            find_sample=find_sample,
+        )
         for index, datum in enumerate(data)
     ]
     return TrainingBatch(rows, loss, backward)

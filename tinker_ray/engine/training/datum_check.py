@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tinker_ray.engine.training.loss import CUSTOM, RATIO_MASK, find_loss
+from tinker_ray.engine.training.loss import CUSTOM, RATIO_MASK, SAMPLED, find_loss
+from tinker_ray.engine.training.provenance import recorded_logprobs
 from tinker_ray.errors import EngineError
 from tinker_ray.types import EncodedTextChunk
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tinker_ray.engine.training.custom_loss.graph import LossInput
+    from tinker_ray.engine.training.provenance import FindSample
     from tinker_ray.types import Datum, TensorData
 
 TARGETS = "target_tokens"
@@ -68,19 +70,31 @@ class TrainingRow:
         return 1 if self.targets.ndim == 1 else self.targets.shape[1]
 
 
-def check_datum(
-    path: str, datum: Datum, loss_fn: str, limits: Limits, *, forward_only: bool
+def check_datum(  # noqa: PLR0913 - what a datum is checked against
+    path: str,
+    datum: Datum,
+    loss_fn: str,
+    limits: Limits,
+    *,
+    forward_only: bool,
+    find_sample: FindSample,
 ) -> TrainingRow:
     """Turn a datum into a row for one of the named losses.
 
     Without weights, a forward-only ``cross_entropy`` weighs all targets alike.
 
+    Args:
+        path: Where the datum is in its request.
+        datum: What to check.
+        loss_fn: The loss that will read it.
+        limits: What the base model can read.
+        forward_only: Whether there will be no gradient.
+        find_sample: Looks recorded samples up, for losses that read them.
+
     Raises:
         EngineError: Something is missing, of a wrong shape or dtype, or out of range.
     """
     spec = find_loss(loss_fn)
-    if spec.is_recorded:
-        refuse(path, f"has no provenance spans, which {loss_fn!r} requires")
     tokens = check_tokens(f"{path}.model_input", datum, limits)
     targets = check_targets(path, datum, tokens, limits)
     if spec.is_flat and targets.ndim != 1:
@@ -93,6 +107,13 @@ def check_datum(
         else:
             _require(path, key, given, loss_fn)
             inputs[key] = _floats(input_path(path, key), given[key], targets.shape)
+    if spec.is_recorded:
+        found = recorded_logprobs(path, datum, tokens, targets, find_sample)
+        inputs["logprobs"], inputs[SAMPLED] = found
+        outside = np.flatnonzero((inputs[SAMPLED] == 0) & (inputs["advantages"] != 0))
+        if len(outside):
+            problem = f"is not 0 at {outside[0]}, where the target was not sampled"
+            refuse(input_path(path, "advantages"), problem)
     if RATIO_MASK in inputs and not inputs[RATIO_MASK].any():
         refuse(input_path(path, RATIO_MASK), "marks no token: the ratio is a mean over its tokens")
     return TrainingRow(tokens, targets, inputs)

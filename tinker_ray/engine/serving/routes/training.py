@@ -75,9 +75,10 @@ async def _accept_batch(request: Request, *, forward_only: bool) -> Response:
     asked = await _call(in_thread, codec.decode_forward_backward, content, content_type)
     if forward_only and not asked.forward_only:
         raise RequestRejected("is missing", field="forward_input", status_code=422)
-    served = host.shelf.find(host.runs.model(asked.model_id).base_model)
-    strict = host.settings.strict_losses
-    batch = await _call(in_thread, training_batch, asked, served.base, strict_losses=strict)
+    model = host.runs.model(asked.model_id)
+    served = host.shelf.find(model.base_model)
+    sources = host.loss_sources(model.session_id)
+    batch = await _call(in_thread, training_batch, asked, served.base, sources)
     request_id = host.runs.accept(
         "forward" if asked.forward_only else "forward_backward",
         asked.model_id,
