@@ -43,7 +43,9 @@ from tinker_ray.types.optimizer import (
     DimuonOptimizerConfig,
     DimuonParams,
     OptimizerConfig,
+    OptimizerConfigBase,
     OptimParams,
+    OptimParamsBase,
 )
 from tinker_ray.types.outcome import (
     CopyWeightsResponse,
@@ -297,9 +299,11 @@ __all__ = [
     "ModelInput",
     "ModelInputChunk",
     "OptimParams",
+    "OptimParamsBase",
     "OptimStepRequest",
     "OptimStepResponse",
     "OptimizerConfig",
+    "OptimizerConfigBase",
     "OwnSearchOwner",
     "ParsedCheckpointTinkerPath",
     "PromptAltTokens",

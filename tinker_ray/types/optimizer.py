@@ -26,32 +26,32 @@ class AdamParams(Strict):
     grad_clip_norm: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class OptimizerFamily(Strict, extra="allow"):
+class OptimizerConfigBase(Strict, extra="allow"):
     """The optimizer that a model is made with, named by ``type``; keeps what else it says."""
 
     type: str
 
 
-class AdamOptimizerConfig(OptimizerFamily, extra="forbid"):
+class AdamOptimizerConfig(OptimizerConfigBase, extra="forbid"):
     """AdamW, the default."""
 
     type: Literal["adamw"] = "adamw"
 
 
-class DimuonOptimizerConfig(OptimizerFamily, extra="forbid"):
+class DimuonOptimizerConfig(OptimizerConfigBase, extra="forbid"):
     """Dimuon."""
 
     type: Literal["dimuon"] = "dimuon"
     version: Literal[1] = 1
 
 
-class OptimizerStep(Strict, extra="allow"):
+class OptimParamsBase(Strict, extra="allow"):
     """Parameters of one step of another family than Adam, named by ``type``."""
 
     type: str
 
 
-class DimuonParams(OptimizerStep, extra="forbid", allow_inf_nan=False):
+class DimuonParams(OptimParamsBase, extra="forbid", allow_inf_nan=False):
     """Dimuon for one step; ``beta1`` averages the momentum, ``grad_clip_norm`` <= 0 means none."""
 
     type: Literal["dimuon"] = "dimuon"
@@ -61,9 +61,9 @@ class DimuonParams(OptimizerStep, extra="forbid", allow_inf_nan=False):
 
 
 OptimizerConfig: TypeAlias = Annotated[
-    AdamOptimizerConfig | DimuonOptimizerConfig | SerializeAsAny[OptimizerFamily],
+    AdamOptimizerConfig | DimuonOptimizerConfig | SerializeAsAny[OptimizerConfigBase],
     Field(union_mode="left_to_right"),
 ]
 OptimParams: TypeAlias = Annotated[
-    AdamParams | DimuonParams | SerializeAsAny[OptimizerStep], Field(union_mode="left_to_right")
+    AdamParams | DimuonParams | SerializeAsAny[OptimParamsBase], Field(union_mode="left_to_right")
 ]

@@ -39,6 +39,10 @@ class SaveWeightsResponse(Record):
     path: str
     type: Literal["save_weights"] | None = None
 
+    def get_console_url(self) -> str:
+        """Address the checkpoint in the hosted service's console."""
+        return _console_url(self.path)
+
 
 class LoadWeightsResponse(Record):
     """The path that was loaded, and the model that was made for it if one was."""
@@ -64,8 +68,7 @@ class SaveWeightsForSamplerResponse(Record):
 
     def get_console_url(self) -> str:
         """Address the checkpoint in the hosted service's console."""
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(self.path)
-        return console.checkpoint_url(parsed.training_run_id, parsed.checkpoint_id)
+        return _console_url(self.path)
 
     def get_playground_url(self) -> str:
         """Address the hosted service's playground with the checkpoint."""
@@ -98,3 +101,8 @@ class CreateCustomLossResponse(Record):
 
     loss_id: str
     type: Literal["create_custom_loss"] = "create_custom_loss"
+
+
+def _console_url(path: str) -> str:
+    parsed = ParsedCheckpointTinkerPath.from_tinker_path(path)
+    return console.checkpoint_url(parsed.training_run_id, parsed.checkpoint_id)
