@@ -6,7 +6,6 @@ Knows nothing of tokenizers or of the wire; lengths are in tokens.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -152,7 +151,7 @@ def _bytes(data: Any, where: str) -> bytes:  # noqa: ANN401 - what a caller may 
         raise TypeError(message)
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or a character beyond ASCII
         message = f"{where} is no base64 text: {error}"
         raise ValueError(message) from error
 

@@ -5,7 +5,7 @@ Knows nothing of the wire; missing logprobs are NaN in arrays and None in lists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -205,6 +205,20 @@ class SampleResponse(Value):
         if self.topk_prompt_logprobs_np is None:
             return None
         return self.topk_prompt_logprobs_np.to_lists()
+
+    @classmethod
+    def _nested(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        nested = fields | {
+            "sequences": [SampledSequence.model_validate(s) for s in fields.get("sequences", ())]
+        }
+        if (targets := fields.get("target_prompt_logprobs")) is not None:
+            nested["target_prompt_logprobs"] = TensorData.model_validate(targets)
+        if isinstance(alternatives := fields.get("prompt_alt_tokens"), Mapping):
+            tensors = {key: TensorData.model_validate(t) for key, t in alternatives.items()}
+            nested["prompt_alt_tokens"] = PromptAltTokens(**tensors)
+        # The older generation's discriminator.
+        nested.pop("type", None)
+        return nested
 
     def _dumped(self) -> dict[str, Any]:
         alternatives = self.prompt_alt_tokens

@@ -175,7 +175,9 @@ class TensorData(Value):
         return nested
 
     def _dumped(self) -> dict[str, Any]:
-        dense = {"data": self.data, "dtype": self.dtype, "shape": self.shape}
+        # The data is flat, so that only one axis goes without saying.
+        shape = self.shape if self._values.ndim == 1 else list(self._values.shape)
+        dense = {"data": self.data, "dtype": self.dtype, "shape": shape}
         indices = {
             "sparse_crow_indices": self.sparse_crow_indices,
             "sparse_col_indices": self.sparse_col_indices,

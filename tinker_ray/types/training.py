@@ -209,6 +209,14 @@ class ForwardBackwardOutput(Value):
     loss_fn_outputs: Sequence[LossFnOutput]
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def _nested(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        outputs = [
+            {key: TensorData.model_validate(value) for key, value in item.items()}
+            for item in fields.get("loss_fn_outputs", ())
+        ]
+        return fields | {"loss_fn_outputs": outputs}
+
 
 class LoraConfig(Strict):
     """Which modules get low-rank adapters, of which rank, initialised by which seed."""

@@ -138,3 +138,77 @@ def test_arrays_come_back_as_they_went_in(array: npt.NDArray[Any]) -> None:
     assert array.tobytes() == tensor.to_numpy().tobytes()
     again = TensorData(tensor.to_numpy().reshape(-1), tensor.dtype, tensor.shape)
     assert tensor == again
+
+
+def test_a_matrix_becomes_sparse_where_that_is_less() -> None:
+    padded = np.full((4, 8), -1, dtype=np.int64)
+    padded[1, 3], padded[3, 0] = 7, 0
+    tensor = TensorData.from_torch_sparse(FakeTorchTensor(padded), pad_value=-1)
+    assert TensorData([7, 0], "int64", [4, 8], [0, 0, 1, 1, 2], [3, 0]) == tensor
+    np.testing.assert_array_equal(padded, tensor.to_numpy(pad_value=-1))
+
+
+@pytest.mark.parametrize(
+    "num_values,sparse", [(0, True), (2, True), (3, False), (4, False), (8, False)]
+)
+def test_so_many_values_of_eight_pay(num_values: int, sparse: bool) -> None:  # noqa: FBT001
+    matrix = np.zeros((2, 4), dtype=np.float32)
+    matrix.reshape(-1)[:num_values] = 0.5
+    # Two rows take three pointers: 3 + 2 * 2 < 8 numbers, 3 + 2 * 3 are not.
+    assert sparse is TensorData.from_torch_sparse(FakeTorchTensor(matrix)).is_sparse
+
+
+def test_only_a_matrix_becomes_sparse() -> None:
+    for shape in ((8,), (2, 2, 8)):
+        zeros = np.zeros(shape, dtype=np.float32)
+        assert not TensorData.from_torch_sparse(FakeTorchTensor(zeros)).is_sparse
+
+
+@pytest.mark.parametrize("pad_value", [True, 0.5, "0", None])
+def test_padding_is_an_integer(pad_value: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    with pytest.raises(TypeError, match="pad_value"):
+        TensorData.from_torch_sparse(FakeTorchTensor(DENSE), pad_value)
+    with pytest.raises(TypeError, match="pad_value"):
+        CSR.to_numpy(pad_value)
+
+
+def test_indices_are_integers_in_a_list() -> None:
+    for crow, col in ((["0", "1"], [0]), ([0, 1], [0.0]), ([[0, 1]], [0])):
+        with pytest.raises(ValueError, match="list of integers"):
+            TensorData([5], "int64", [1, 3], crow, col)  # type: ignore[arg-type]  # on purpose
+
+
+def test_indices_are_lists_and_arrays() -> None:
+    assert ([0, 1, 3], [1, 0, 2]) == (CSR.sparse_crow_indices, CSR.sparse_col_indices)
+    assert ["int64", "int64"] == [str(array.dtype) for array in CSR.csr_indices or ()]
+    dense = TensorData([1], "int64")
+    assert (None, None, None) == (
+        dense.csr_indices,
+        dense.sparse_crow_indices,
+        dense.sparse_col_indices,
+    )
+
+
+def test_a_tensor_shows_its_form_and_not_its_values() -> None:
+    assert "TensorData(dtype='int64', shape=[2])" == repr(TensorData([7, 8], "int64", [2]))
+    assert "TensorData(dtype='int64', shape=[2, 3], num_values=3, layout='csr')" == repr(CSR)
+
+
+MATRICES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(
+        hnp.arrays(np.int64, MATRICES, elements=st.sampled_from([-1, 0, 0, 0, 5])),
+        hnp.arrays(np.float32, MATRICES, elements=st.sampled_from([-1.0, 0.0, 0.0, 0.0, np.nan])),
+    ),
+    st.sampled_from([-1, 0, 5]),
+)
+def test_matrices_come_back_from_either_layout(array: npt.NDArray[Any], pad_value: int) -> None:
+    tensor = TensorData.from_torch_sparse(FakeTorchTensor(array), pad_value)
+    num_listed = int(np.sum(array != pad_value))
+    pays = array.shape[0] + 1 + 2 * num_listed < array.size
+    assert pays is tensor.is_sparse
+    np.testing.assert_array_equal(array, tensor.to_numpy(pad_value))
+    assert tensor == TensorData.model_validate(tensor.model_dump())
