@@ -16,6 +16,7 @@ The upper part of the tree has upstream's names and ``isinstance`` relations, th
        ├─ ConfigurationError                a setting that cannot work, and what to change
        ├─ ActorLostError                    an actor died and its work cannot be done again
        ├─ StaleHandleError                  a handle to something that was closed or replaced
+       ├─ PoisonedClientError               an earlier custom loss failed; a RuntimeError too
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
@@ -304,6 +305,14 @@ class ActorLostError(TinkerError):
 
 class StaleHandleError(TinkerError):
     """A handle or client whose owner was closed or replaced."""
+
+
+class PoisonedClientError(TinkerError, RuntimeError):
+    """A training client whose custom loss failed takes no further operations.
+
+    What was called after it counted on its gradients. Also a ``RuntimeError``, which is what
+    upstream raises here.
+    """
 
 
 class BudgetExceededError(TinkerError):

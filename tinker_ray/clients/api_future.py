@@ -54,6 +54,13 @@ class APIFuture(Future[T]):
         future.set_result(value)
         return future
 
+    @classmethod
+    def failed(cls, error: BaseException) -> APIFuture[T]:
+        """Make a future of something that cannot come."""
+        future: APIFuture[T] = cls()
+        future.set_exception(error)
+        return future
+
     def __repr__(self) -> str:
         """Show whether it is done."""
         return f"APIFuture({'done' if self.done() else 'pending'})"

@@ -50,6 +50,8 @@ class ClientSession:
         self.settings = settings
         self.model_numbers = itertools.count()
         self.sampling_session_numbers = itertools.count()
+        self.custom_loss_numbers = itertools.count()
+        self.custom_losses: dict[str, str] = {}
         self._user_metadata = user_metadata
         self._opener = opener
         self._opening: asyncio.Task[Runtime] | None = None

@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tinker_ray.clients.api_future import APIFuture
-from tinker_ray.clients.order import Order
+from tinker_ray.clients.attribution import attributed
+from tinker_ray.clients.custom_loss import run_custom_loss
+from tinker_ray.clients.loss_handle import LossHandle
+from tinker_ray.clients.operations import Operations
 from tinker_ray.clients.ready import Ready
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.tokenizer import load_tokenizer
-from tinker_ray.core.operation import (
-    ForwardBackward,
-    LoadState,
-    OptimStep,
-    SaveForSampler,
-    SaveState,
-)
+from tinker_ray.clients.training_state import TrainingState
+from tinker_ray.core.operation import OptimStep, SaveForSampler
 from tinker_ray.errors import APIResponseValidationError
-from tinker_ray.telemetry.carrier import inject
-from tinker_ray.wire.chunking import join, split
+from tinker_ray.types import AdamParams
+from tinker_ray.types.optimizer import OptimParamsBase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
     from tinker_ray.clients.session import ClientSession
+    from tinker_ray.core.custom_loss import CustomLossFnV1
     from tinker_ray.core.flags import ServerFlags
-    from tinker_ray.core.operation import Operation
     from tinker_ray.core.port import TrainingPort
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.types import (
-        AdamParams,
         Datum,
         ForwardBackwardOutput,
         GetInfoResponse,
-        LoadWeightsResponse,
         LossFnType,
+        OptimParams,
         OptimStepResponse,
         RetryConfig,
-        SaveWeightsForSamplerResponse,
         SaveWeightsForSamplerResponseInternal,
-        SaveWeightsResponse,
     )
 
 
-class TrainingClient(Ready):
+@attributed
+class TrainingClient(TrainingState, Ready):
     """Trains one model. Made by :class:`ServiceClient`.
 
     Operations are applied in the order of the calls, whether or not their futures are awaited: so a
-    forward_backward and the optim_step after it can be sent together.
+    forward_backward and the optim_step after it can be sent together. Cancelling a future, or
+    giving up the wait for it, leaves its operation running.
+
+    Attributes:
+        model_id: The model, which is also the training run.
     """
 
     def __init__(
@@ -57,9 +57,8 @@ class TrainingClient(Ready):
     ) -> None:
         self.model_id = model.model_id
         self._session = session
-        self._port = port
-        self._flags = flags
-        self._order = Order(model.first_seq)
+        self._operations = Operations(port, model.first_seq, flags.chunks)
+        self._info: GetInfoResponse | None = None
 
     def _shown(self) -> str:
         return repr(self.model_id)
@@ -83,7 +82,7 @@ class TrainingClient(Ready):
             ValueError: ``data`` is empty.
             TinkerError: From the future: the request was refused or failed.
         """
-        return self._batch(data, loss_fn, loss_fn_config, forward_only=True)
+        return self._operations.batch(data, loss_fn, loss_fn_config, forward_only=True)
 
     async def forward_async(
         self,
@@ -112,7 +111,7 @@ class TrainingClient(Ready):
             ValueError: ``data`` is empty.
             TinkerError: From the future: the request was refused or failed.
         """
-        return self._batch(data, loss_fn, loss_fn_config, forward_only=False)
+        return self._operations.batch(data, loss_fn, loss_fn_config, forward_only=False)
 
     async def forward_backward_async(
         self,
@@ -123,95 +122,78 @@ class TrainingClient(Ready):
         """Async twin of :meth:`forward_backward`; gives the future once it has its place."""
         return self.forward_backward(data, loss_fn, loss_fn_config)
 
-    def optim_step(self, adam_params: AdamParams) -> APIFuture[OptimStepResponse]:
-        """Apply the accumulated gradients and clear them.
-
-        Raises:
-            TinkerError: From the future: the request was refused or failed.
-        """
-        return self._start(OptimStep(self._one(), adam_params))
-
-    async def optim_step_async(self, adam_params: AdamParams) -> APIFuture[OptimStepResponse]:
-        """Async twin of :meth:`optim_step`; gives the future once the operation has its place."""
-        return self.optim_step(adam_params)
-
-    # --- saving and loading ---------------------------------------------------------------------
-
-    def save_state(
+    def forward_backward_custom(
         self,
-        name: str,
-        ttl_seconds: int | None = None,
-        overwrite: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> APIFuture[SaveWeightsResponse]:
-        """Save weights and optimizer state as ``tinker://<model>/weights/<name>``.
+        data: Sequence[Datum],
+        loss_fn: CustomLossFnV1 | LossHandle,
+        *,
+        loss_type_input: Literal["logprobs"] | None = None,
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Add the gradients of a loss of your own, a function of the batch's logprobs.
+
+        Takes two requests, forward and backward, with ``loss_fn`` in between, in a thread of this
+        process. What is called afterwards is applied afterwards. If it fails, operations that wait
+        behind it and all later ones of this client raise :class:`PoisonedClientError`: they counted
+        on its gradients.
 
         Args:
-            name: Unique among the model's states.
-            ttl_seconds: When the service may delete it; None keeps it.
-            overwrite: Replace a state of the same name.
-            user_metadata: Kept with the checkpoint.
+            data: At least one datum, each with ``target_tokens``, ``(T,)`` or ``(T, K)``.
+            loss_fn: Takes the data and their logprobs, one float32 tensor per datum of the shape of
+                its targets; returns the loss, a scalar tensor that depends on all of them, and a
+                mapping of metrics. Or a loss made with ``ServiceClient.create_custom_loss``.
+            loss_type_input: Only ``logprobs``, which is what every loss gets.
+
+        Returns:
+            The logprobs and metrics: ``loss:sum`` is your loss; ``surrogate_loss:sum``, the value
+            of the linear loss that carried its gradient, means nothing by itself.
 
         Raises:
-            TinkerError: From the future: the name is taken, or the save failed.
+            ValueError: ``data`` is empty, a datum lacks what the loss reads, or the loss is of
+                another session; from the future: it does not depend on every datum's logprobs.
+            ConfigurationError: torch is not installed.
+            TinkerError: From the future: a request was refused or failed.
         """
-        return self._start(SaveState(self._one(), name, ttl_seconds, overwrite, user_metadata))
+        if loss_type_input not in {None, "logprobs"}:
+            message = f"loss_type_input={loss_type_input!r}: a loss is given logprobs, drop it"
+            raise ValueError(message)
+        if isinstance(loss_fn, LossHandle):
+            loss_fn.check(APIFuture.start(self._session_id()).result(), data)
+            if loss_fn.loss_id is not None:
+                return self.forward_backward(data, "custom", {"loss_id": loss_fn.loss_id})
+        return run_custom_loss(self._operations, data, loss_fn)
 
-    async def save_state_async(
+    async def forward_backward_custom_async(
         self,
-        name: str,
-        ttl_seconds: int | None = None,
-        overwrite: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> APIFuture[SaveWeightsResponse]:
-        """Async twin of :meth:`save_state`; gives the future once the operation has its place."""
-        return self.save_state(name, ttl_seconds, overwrite, user_metadata)
+        data: Sequence[Datum],
+        loss_fn: CustomLossFnV1 | LossHandle,
+        *,
+        loss_type_input: Literal["logprobs"] | None = None,
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Async twin of :meth:`forward_backward_custom`; gives the future at once."""
+        return self.forward_backward_custom(data, loss_fn, loss_type_input=loss_type_input)
 
-    def load_state(self, path: str) -> APIFuture[LoadWeightsResponse]:
-        """Load the weights of a checkpoint; the optimizer starts fresh.
+    def optim_step(
+        self, optim_params: OptimParams | None = None, *, adam_params: AdamParams | None = None
+    ) -> APIFuture[OptimStepResponse]:
+        """Apply the accumulated gradients and clear them.
 
-        Raises:
-            TinkerError: From the future: the path does not exist or does not fit the model.
-        """
-        return self._start(LoadState(self._one(), path, optimizer=False))
-
-    async def load_state_async(self, path: str) -> APIFuture[LoadWeightsResponse]:
-        """Async twin of :meth:`load_state`; gives the future once the operation has its place."""
-        return self.load_state(path)
-
-    def load_state_with_optimizer(self, path: str) -> APIFuture[LoadWeightsResponse]:
-        """Load the weights and the optimizer state of a checkpoint.
+        Args:
+            optim_params: Of the optimizer with which the model was made.
+            adam_params: The same, by its older name.
 
         Raises:
-            TinkerError: From the future: the path does not exist or does not fit the model.
+            ValueError: Both are given.
+            TypeError: Neither is given, or something else.
+            TinkerError: From the future: the request was refused or failed.
         """
-        return self._start(LoadState(self._one(), path, optimizer=True))
+        params = _one_of(optim_params, adam_params)
+        return self._operations.start(lambda seq: OptimStep(seq, params))
 
-    async def load_state_with_optimizer_async(self, path: str) -> APIFuture[LoadWeightsResponse]:
-        """Async twin of :meth:`load_state_with_optimizer`."""
-        return self.load_state_with_optimizer(path)
-
-    def save_weights_for_sampler(
-        self,
-        name: str,
-        ttl_seconds: int | None = None,
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> APIFuture[SaveWeightsForSamplerResponse]:
-        """Save the weights for sampling as ``tinker://<model>/sampler_weights/<name>``.
-
-        Raises:
-            TinkerError: From the future: the name is taken, or the save failed.
-        """
-        return self._start(SaveForSampler(self._one(), name, None, ttl_seconds, user_metadata))
-
-    async def save_weights_for_sampler_async(
-        self,
-        name: str,
-        ttl_seconds: int | None = None,
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> APIFuture[SaveWeightsForSamplerResponse]:
-        """Async twin of :meth:`save_weights_for_sampler`."""
-        return self.save_weights_for_sampler(name, ttl_seconds, user_metadata)
+    async def optim_step_async(
+        self, optim_params: OptimParams | None = None, *, adam_params: AdamParams | None = None
+    ) -> APIFuture[OptimStepResponse]:
+        """Async twin of :meth:`optim_step`; gives the future once the operation has its place."""
+        return self.optim_step(optim_params, adam_params=adam_params)
 
     # --- clients --------------------------------------------------------------------------------
 
@@ -220,18 +202,22 @@ class TrainingClient(Ready):
     ) -> SamplingClient:
         """Sample from a saved checkpoint.
 
+        Args:
+            model_path: ``tinker://…``
+            retry_config: How the client repeats lost samples.
+
         Raises:
+            ValueError: The path is no ``tinker://`` path.
             APIStatusError: The path does not exist.
         """
         work = open_sampling_client(self._session, None, model_path, retry_config)
-        return APIFuture.start(work).result()
+        return SamplingClient.promised(work)
 
     async def create_sampling_client_async(
         self, model_path: str, retry_config: RetryConfig | None = None
     ) -> SamplingClient:
         """Async twin of :meth:`create_sampling_client`."""
-        work = open_sampling_client(self._session, None, model_path, retry_config)
-        return await APIFuture.start(work)
+        return await self.create_sampling_client(model_path, retry_config)
 
     def save_weights_and_get_sampling_client(
         self, name: str | None = None, retry_config: RetryConfig | None = None
@@ -247,28 +233,33 @@ class TrainingClient(Ready):
             TinkerError: The snapshot failed.
         """
         del name
-        return self._snapshot(retry_config).result()
+        return SamplingClient.promised(self._snapshot(retry_config))
 
     async def save_weights_and_get_sampling_client_async(
         self, name: str | None = None, retry_config: RetryConfig | None = None
     ) -> SamplingClient:
         """Async twin of :meth:`save_weights_and_get_sampling_client`."""
-        del name
-        return await self._snapshot(retry_config)
+        return await self.save_weights_and_get_sampling_client(name, retry_config)
+
+    def save_weights_and_get_sampling_client_submit(
+        self, retry_config: RetryConfig | None = None
+    ) -> APIFuture[SamplingClient]:
+        """Do as :meth:`save_weights_and_get_sampling_client`, and return a future at once."""
+        return APIFuture.start(self._snapshot(retry_config))
 
     # --- asking ---------------------------------------------------------------------------------
 
     def get_info(self) -> GetInfoResponse:
-        """Tell what the model is made of.
+        """Tell what the model is made of: asked once, as it does not change.
 
         Raises:
             APIError: The service refused or could not be reached.
         """
-        return APIFuture.start(self._info()).result()
+        return APIFuture.start(self._ask()).result() if self._info is None else self._info
 
     async def get_info_async(self) -> GetInfoResponse:
         """Async twin of :meth:`get_info`."""
-        return await APIFuture.start(self._info())
+        return await APIFuture.start(self._ask()) if self._info is None else self._info
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the base model's tokenizer, from where the service says that it is.
@@ -277,45 +268,17 @@ class TrainingClient(Ready):
             ConfigurationError: transformers is not installed.
         """
         data = self.get_info().model_data
-        return load_tokenizer(data.model_name or "", data.tokenizer_id)
+        return load_tokenizer(data.tokenizer_id or data.model_name or "")
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _one(self) -> int:
-        return self._order.take()[0]
-
-    def _start(self, operation: Operation) -> APIFuture[Any]:
-        return APIFuture.start_detached(self._run(operation, inject()))
-
-    async def _run(self, operation: Operation, carrier: dict[str, str]) -> Any:  # noqa: ANN401
-        try:
-            return await self._port.run(operation, self._order.floor, carrier)
-        finally:
-            self._order.close(operation.seq)
-
-    def _batch(
-        self,
-        data: Sequence[Datum],
-        loss_fn: LossFnType,
-        loss_fn_config: Mapping[str, float | str] | None,
-        *,
-        forward_only: bool,
-    ) -> APIFuture[ForwardBackwardOutput]:
-        if not data:
-            message = "no data: forward and forward_backward need at least one datum"
-            raise ValueError(message)
-        parts = split(data, self._flags.chunks)
-        config = dict(loss_fn_config or {})
-        futures = [
-            self._start(ForwardBackward(seq, part, loss_fn, config, forward_only))
-            for seq, part in zip(self._order.take(len(parts)), parts, strict=True)
-        ]
-        return APIFuture.start(_joined(futures, [len(part) for part in parts]))
-
-    def _snapshot(self, retry_config: RetryConfig | None) -> APIFuture[SamplingClient]:
+    def _snapshot(self, retry_config: RetryConfig | None) -> Coroutine[Any, Any, SamplingClient]:
+        """Take the place of the snapshot now, and return what waits for it."""
         number = next(self._session.sampling_session_numbers)
-        saved = self._start(SaveForSampler(self._one(), sampling_session_seq_id=number))
-        return APIFuture.start(self._sampling_client(saved, retry_config))
+        saved: APIFuture[SaveWeightsForSamplerResponseInternal] = self._operations.start(
+            lambda seq: SaveForSampler(seq, sampling_session_seq_id=number)
+        )
+        return self._sampling_client(saved, retry_config)
 
     async def _sampling_client(
         self,
@@ -328,16 +291,25 @@ class TrainingClient(Ready):
             raise APIResponseValidationError(message, body=response.model_dump())
         return SamplingClient(self._session, response.sampling_session_id, retry_config)
 
-    async def _info(self) -> GetInfoResponse:
+    async def _ask(self) -> GetInfoResponse:
         runtime = await self._session.runtime()
         info: GetInfoResponse = await runtime.registry.call("get_info", {"model_id": self.model_id})
+        self._info = info
         return info
 
+    async def _session_id(self) -> str:
+        return (await self._session.runtime()).session_id
 
-async def _joined(
-    futures: list[APIFuture[ForwardBackwardOutput]], counts: list[int]
-) -> ForwardBackwardOutput:
-    return join([await future for future in futures], counts)
+
+def _one_of(optim_params: OptimParams | None, adam_params: AdamParams | None) -> OptimParams:
+    if optim_params is not None and adam_params is not None:
+        message = "optim_step takes optim_params or its older name adam_params, not both"
+        raise ValueError(message)
+    params = adam_params if optim_params is None else optim_params
+    if not isinstance(params, AdamParams | OptimParamsBase):
+        message = f"optim_step({params!r}): pass AdamParams, or the parameters of your optimizer"
+        raise TypeError(message)
+    return params
 
 
 async def open_sampling_client(

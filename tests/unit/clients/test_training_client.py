@@ -12,12 +12,13 @@ from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.clients.training import TrainingClient
-from tinker_ray.config import Settings
+from tinker_ray.config import Secret, Settings
 from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.operation import (
     ForwardBackward,
     LoadState,
     OptimStep,
+    SaveExternal,
     SaveForSampler,
     SaveState,
 )
@@ -25,11 +26,13 @@ from tinker_ray.core.session import ModelHandle
 from tinker_ray.types import (
     AdamParams,
     Datum,
+    DimuonParams,
     GetInfoResponse,
     LoadWeightsResponse,
     ModelData,
     ModelInput,
     RetryConfig,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerResponse,
     SaveWeightsForSamplerResponseInternal,
     SaveWeightsResponse,
@@ -111,6 +114,49 @@ def test_arguments_reach_the_operation() -> None:
     ] == trainee.port.ran
 
 
+@pytest.mark.parametrize("params", [ADAM, DimuonParams(learning_rate=0.1)])
+def test_both_names_of_the_step_parameters_are_taken(params: Any) -> None:  # noqa: ANN401
+    trainee = Trainee()
+    trainee.client.optim_step(params).result(5)
+    trainee.client.optim_step(adam_params=params).result(5)
+    trainee.client.optim_step(optim_params=params).result(5)
+    assert [OptimStep(1, params), OptimStep(2, params), OptimStep(3, params)] == trainee.port.ran
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({}, TypeError, "pass AdamParams"),
+        ({"optim_params": {"learning_rate": 1.0}}, TypeError, "learning_rate.*pass AdamParams"),
+        ({"optim_params": ADAM, "adam_params": ADAM}, ValueError, "not both"),
+    ],
+)
+def test_a_step_without_parameters_is_refused_at_the_call(
+    arguments: Any,  # noqa: ANN401
+    error: type[Exception],
+    message: str,
+) -> None:
+    trainee = Trainee()
+    with pytest.raises(error, match=message):
+        trainee.client.optim_step(**arguments)
+    trainee.client.optim_step(ADAM).result(5)
+    assert [1] == trainee.seqs
+
+
+def test_an_export_carries_its_recipients_and_a_load_its_token() -> None:
+    trainee = Trainee()
+    trainee.client.save_weights_external("c", 3600, ["age1x"]).result(5)
+    token = Secret("secret")
+    trainee.client.load_state(STATE, token.reveal()).result(5)
+    trainee.client.load_state_with_optimizer(STATE, token.reveal()).result(5)
+    assert [
+        SaveExternal(1, "c", 3600, ("age1x",)),
+        LoadState(2, STATE, optimizer=False, weights_access_token=token),
+        LoadState(3, STATE, optimizer=True, weights_access_token=token),
+    ] == trainee.port.ran
+    assert "secret" not in repr(trainee.port.ran)
+
+
 async def test_results_have_their_types_and_the_async_twins_give_futures() -> None:
     client = Trainee().client
     assert SaveWeightsResponse(path=STATE) == await (await client.save_state_async("a"))
@@ -121,6 +167,8 @@ async def test_results_have_their_types_and_the_async_twins_give_futures() -> No
     assert SaveWeightsForSamplerResponse(path="tinker://m/sampler_weights/b") == saved
     stepped = await (await client.optim_step_async(ADAM))
     assert {"seq:sum": 5.0} == stepped.metrics
+    exported = await (await client.save_weights_external_async("c"))
+    assert SaveWeightsExternalResponse(path="tinker://m/external_weights/c") == exported
     for twin in (client.forward_async, client.forward_backward_async):
         output = await (await twin(data(3), "cross_entropy"))
         assert [{"logprobs": TensorData([3.0], "float32")}] == output.loss_fn_outputs
@@ -248,6 +296,17 @@ def test_a_snapshot_gives_a_sampler_of_its_own_session() -> None:
     assert (retry, None) == (first.retry_config, second.retry_config)
 
 
+async def test_a_snapshot_can_be_a_future_that_is_there_at_once() -> None:
+    trainee = Trainee()
+    gate = trainee.port.gates[1] = asyncio.Event()
+    future = trainee.client.save_weights_and_get_sampling_client_submit()
+    step = trainee.client.optim_step(ADAM)
+    await step
+    assert not future.done()
+    _open(gate)
+    assert "S1:sample:0" == (await future).sampling_session_id
+
+
 async def test_snapshots_and_sampling_sessions_share_a_counter() -> None:
     trainee = Trainee()
     await trainee.client.save_weights_and_get_sampling_client_async()
@@ -265,17 +324,36 @@ def test_a_snapshot_without_a_session_is_refused() -> None:
         async def run(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401
             return SaveWeightsForSamplerResponseInternal(path="tinker://m/sampler_weights/b")
 
-    trainee.client._port = Odd()
+    trainee.client._operations.port = Odd()
     with pytest.raises(errors.APIResponseValidationError, match="no sampling session"):
         trainee.client.save_weights_and_get_sampling_client()
 
 
-async def test_info_comes_from_the_registry() -> None:
+async def test_info_is_asked_for_once() -> None:
     trainee = Trainee()
     info = GetInfoResponse(model_id="S1:train:0", model_data=ModelData(model_name="base"))
     trainee.runtime.registry_answers["get_info"] = info
     assert info == await trainee.client.get_info_async()
-    assert ("get_info", {"model_id": "S1:train:0"}) in trainee.runtime.calls
+    assert info == trainee.client.get_info() == await trainee.client.get_info_async()
+    assert [("get_info", {"model_id": "S1:train:0"})] == trainee.runtime.calls
+
+
+def test_info_that_could_not_be_got_is_asked_for_again() -> None:
+    trainee = Trainee()
+    failure = errors.APIConnectionError()
+
+    class Silent(FakeRuntime):
+        async def call(self, name: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401
+            if not self.calls:
+                self.calls.append((name, arguments))
+                raise failure
+            return await super().call(name, arguments)
+
+    info = GetInfoResponse(model_id="S1:train:0", model_data=ModelData(model_name="base"))
+    trainee.runtime = Silent(registry_answers={"get_info": info})
+    with pytest.raises(errors.APIConnectionError):
+        trainee.client.get_info()
+    assert info == trainee.client.get_info()
 
 
 async def test_a_client_is_its_own_finished_future() -> None:

@@ -1,0 +1,152 @@
+"""One model's operations on their way from the calls of a client to its port.
+
+Every operation gets its number at the call and is handed over in a task of its own, so that the
+calls may come from any thread and nobody has to wait for their futures. Invariant: every number
+that was issued is handed over, as its operation or, if that may not be applied any more, as one
+without effect, so that neither the port nor the service waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tinker_ray.clients.api_future import APIFuture
+from tinker_ray.clients.order import Order, Place
+from tinker_ray.core.operation import ForwardBackward
+from tinker_ray.errors import PoisonedClientError, TinkerError
+from tinker_ray.telemetry.carrier import inject
+from tinker_ray.types import Datum, ModelInput
+from tinker_ray.wire.chunking import join, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tinker_ray.core.operation import Operation
+    from tinker_ray.core.port import TrainingPort
+    from tinker_ray.types import ForwardBackwardOutput
+    from tinker_ray.wire.chunking import ChunkLimits
+
+logger = logging.getLogger(__name__)
+
+_NOTHING = Datum(ModelInput.from_ints([0]), {"target_tokens": [0], "weights": [0.0]})
+
+
+class Operations:
+    """Numbers operations and hands them to a port.
+
+    Args:
+        port: The model's.
+        first: The first number.
+        limits: The most that one request carries.
+    """
+
+    def __init__(self, port: TrainingPort, first: int, limits: ChunkLimits) -> None:
+        self.port = port
+        self.order = Order(first)
+        self.limits = limits
+        self._filling: set[asyncio.Task[None]] = set()
+
+    def start(self, make: Callable[[int], Operation]) -> APIFuture[Any]:
+        """Hand over the operation that ``make`` makes of its number."""
+        try:
+            place = self.order.take()
+        except PoisonedClientError as error:
+            return APIFuture.failed(error)
+        return self._hand_over(make(place.numbers[0]), place)
+
+    def batch(
+        self,
+        data: Sequence[Datum],
+        loss_fn: str,
+        loss_fn_config: Mapping[str, float | str] | None,
+        *,
+        forward_only: bool,
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Hand over a batch, in as many parts as the service wants, and join their results.
+
+        Raises:
+            ValueError: There is no data.
+        """
+        parts = self.split(data)
+        try:
+            place = self.order.take(len(parts))
+        except PoisonedClientError as error:
+            return APIFuture.failed(error)
+        futures = [
+            self._hand_over(operation, place)
+            for operation in batch_operations(
+                place.numbers, parts, loss_fn, loss_fn_config, forward_only=forward_only
+            )
+        ]
+        return APIFuture.start(_joined(futures, [len(part) for part in parts]))
+
+    def split(self, data: Sequence[Datum]) -> list[list[Datum]]:
+        """Cut a batch into the parts that the service takes.
+
+        Raises:
+            ValueError: There is no data.
+        """
+        if not data:
+            message = "no data: forward and forward_backward need at least one datum"
+            raise ValueError(message)
+        return split(data, self.limits)
+
+    async def run(self, operation: Operation, place: Place, carrier: dict[str, str]) -> Any:  # noqa: ANN401 - each kind of operation has its own result
+        """Execute an operation once everything before it has been handed over. On the bridge.
+
+        Raises:
+            PoisonedClientError: Something before it failed, so that it must not be applied.
+            TinkerError: It failed.
+        """
+        try:
+            await place.cleared()
+        except PoisonedClientError:
+            self.fill([operation.seq])
+            raise
+        try:
+            return await self.port.run(operation, self.order.floor, carrier)
+        finally:
+            self.order.close(operation.seq)
+
+    def fill(self, numbers: Iterable[int]) -> None:
+        """Use up numbers whose operations may not be applied. Runs on the bridge."""
+        for number in numbers:
+            task = asyncio.get_running_loop().create_task(self._fill(number))
+            self._filling.add(task)
+            task.add_done_callback(self._filling.discard)
+
+    async def _fill(self, number: int) -> None:
+        nothing = ForwardBackward(number, [_NOTHING], "cross_entropy", forward_only=True)
+        try:
+            await self.port.run(nothing, self.order.floor)
+        except TinkerError as error:
+            logger.debug("the number %d could not be used up: %s", number, error)
+        finally:
+            self.order.close(number)
+
+    def _hand_over(self, operation: Operation, place: Place) -> APIFuture[Any]:
+        return APIFuture.start_detached(self.run(operation, place, inject()))
+
+
+def batch_operations(
+    numbers: range,
+    parts: Sequence[Sequence[Datum]],
+    loss_fn: str,
+    loss_fn_config: Mapping[str, float | str] | None = None,
+    *,
+    forward_only: bool,
+) -> list[ForwardBackward]:
+    """Make the operations of a batch in parts, one for each number."""
+    config = dict(loss_fn_config or {})
+    return [
+        ForwardBackward(seq, part, loss_fn, config, forward_only, i, len(parts))
+        for i, (seq, part) in enumerate(zip(numbers, parts, strict=True))
+    ]
+
+
+async def _joined(
+    futures: list[APIFuture[ForwardBackwardOutput]], counts: list[int]
+) -> ForwardBackwardOutput:
+    return join([await future for future in futures], counts)
