@@ -11,14 +11,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from tinker_ray.types import (
     ForwardBackwardOutput,
+    PromptAltTokens,
     SampledSequence,
     SampleResponse,
     TensorData,
-    TopkLogprobs,
 )
 from tinker_ray.wire import codec
 
@@ -36,21 +34,19 @@ SAMPLED = SampleResponse(
     [
         SampledSequence(
             "stop",
-            "",
-            np.array([11, 12], dtype=np.int32),
-            np.array([-0.125, -0.25], dtype=np.float32),
+            tokens=[11, 12],
+            logprobs=[-0.125, -0.25],
+            topk_logprobs=[[(11, -0.125)], [(4, -0.0625), (12, -0.25)]],
         ),
-        SampledSequence(
-            "length",
-            "",
-            np.array([13], dtype=np.int32),
-            np.array([-0.75], dtype=np.float32),
-        ),
+        SampledSequence("length", tokens=[13], logprobs=[-0.75], topk_logprobs=[[(13, -0.75)]]),
     ],
-    prompt_logprobs_np=np.array([np.nan, -1.0, -0.5], dtype=np.float32),
-    topk_prompt_logprobs_np=TopkLogprobs(
-        np.array([[0, 0], [5, 6], [9, 0]], dtype=np.int32),
-        np.array([[-99999.0, -99999.0], [-0.125, -2.5], [-0.5, -99999.0]], dtype=np.float32),
+    prompt_logprobs=[None, -1.0, -0.5],
+    topk_prompt_logprobs=[None, [(5, -0.125), (6, -2.5)], [(9, -0.5)]],
+    target_prompt_logprobs=TensorData([-4.0], "float32", [2, 3], [0, 1, 1], [2]),
+    prompt_cache_hit_tokens=2,
+    prompt_alt_tokens=PromptAltTokens(
+        TensorData([7, 8, 9, 10], "int64", [2, 2]),
+        TensorData([-1.0, -2.0, -3.0, -4.0], "float32", [2, 2]),
     ),
 )
 

@@ -149,7 +149,7 @@ def _ready(value: Any) -> Any:  # noqa: ANN401 - a client, or the newer generati
 
 
 def _batch(types: Any, *, newer: bool) -> list[Any]:  # noqa: ANN401
-    """Two datums: text with a dense tensor of each dtype, an image with text and, newer, CSR."""
+    """Text with a dense tensor of each dtype, an image; newer: CSR, and audio with provenance."""
     tensor = types.TensorData
     text = types.Datum(
         model_input=types.ModelInput.from_ints([1, 2, 3]),
@@ -165,7 +165,19 @@ def _batch(types: Any, *, newer: bool) -> list[Any]:  # noqa: ANN401
         sparse = {"sparse_crow_indices": [0, 1, 1], "sparse_col_indices": [2]}
         inputs["weights"] = tensor(data=[0.25], dtype="float32", shape=[2, 3], **sparse)
     mixed = types.Datum(model_input=types.ModelInput(chunks=chunks), loss_fn_inputs=inputs)
-    return [text, mixed]
+    return [text, mixed, _traced(types)] if newer else [text, mixed]
+
+
+def _traced(types: Any) -> Any:  # noqa: ANN401
+    """Text and three tokens of audio that say where they come from."""
+    chunks = [types.EncodedTextChunk(tokens=[1, 2]), types.DmelChunk(dmel=b"\x02\x01\x03")]
+    datum = types.Datum(
+        model_input=types.ModelInput(chunks=chunks), loss_fn_inputs={"target_tokens": [5, 6]}
+    )
+    seen = types.PromptProvenanceSpan(sequence_id="q/0", length=2)
+    drawn = types.SampledProvenanceSpan(sequence_id="q/1", offset=4, length=3)
+    target = types.SampledProvenanceSpan(sequence_id="q/1", offset=5, length=2)
+    return datum.with_provenance([seen, drawn], [target])
 
 
 def _train(training: Any, types: Any, *, newer: bool) -> Any:  # noqa: ANN401
@@ -184,8 +196,8 @@ def _train(training: Any, types: Any, *, newer: bool) -> Any:  # noqa: ANN401
     return read
 
 
-def _sample(sampler: Any, types: Any) -> Any:  # noqa: ANN401
-    """Sample twice; return how upstream read our result."""
+def _sample(sampler: Any, types: Any, *, newer: bool) -> Any:  # noqa: ANN401
+    """Sample twice, newer: once more with all there is; return how upstream read our result."""
     prompt = types.ModelInput.from_ints([5, 6, 7])
     params = types.SamplingParams(max_tokens=4, seed=9, stop=[1, 2], temperature=0.5)
     read = sampler.sample(
@@ -199,6 +211,18 @@ def _sample(sampler: Any, types: Any) -> Any:  # noqa: ANN401
     mixed = types.ModelInput(chunks=[image, types.EncodedTextChunk(tokens=[5])])
     text_stop = types.SamplingParams(stop="\n")
     sampler.sample(mixed, num_samples=2, sampling_params=text_stop).result()
+    if newer:
+        targets = {"sparse_crow_indices": [0, 1, 1], "sparse_col_indices": [2]}
+        sampler.sample(
+            prompt,
+            num_samples=2,
+            sampling_params=types.SamplingParams(),
+            include_prompt_logprobs=True,
+            topk_sample_logprobs=2,
+            target_prompt_logprobs=types.TensorData([9], "int64", [2, 3], **targets),
+            prompt_alt_tokens_k=2,
+            prompt_logprobs_last_n=2,
+        ).result()
     return read
 
 
@@ -212,6 +236,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
             ],
             "prompt_logprobs": value.prompt_logprobs,
             "topk_prompt_logprobs": value.topk_prompt_logprobs,
+            **_newer_plain(value),
         }
     return {
         "loss_fn_output_type": value.loss_fn_output_type,
@@ -226,6 +251,21 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     }
 
 
+def _newer_plain(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Turn what only the newer generation's samples have into JSON."""
+    if not hasattr(value, "prompt_alt_tokens"):
+        return {}
+    targets, alternatives = value.target_prompt_logprobs, value.prompt_alt_tokens
+    return {
+        "topk_logprobs": [item.topk_logprobs for item in value.sequences],
+        "prompt_cache_hit_tokens": value.prompt_cache_hit_tokens,
+        "target_prompt_logprobs": targets.tolist(),
+        "target_columns": targets.sparse_col_indices,
+        "prompt_alt_tokens": alternatives.tokens.tolist(),
+        "prompt_alt_logprobs": alternatives.logprobs.tolist(),
+    }
+
+
 def _drive(tinker: Any, url: str, *, newer: bool) -> dict[str, Any]:  # noqa: ANN401
     """Use every call that we cover."""
     service = tinker.ServiceClient(base_url=url, api_key=KEY, user_metadata={"team": "rl"})
@@ -235,7 +275,7 @@ def _drive(tinker: Any, url: str, *, newer: bool) -> dict[str, Any]:  # noqa: AN
     )
     trained = _train(training, tinker.types, newer=newer)
     sampler = _ready(training.save_weights_and_get_sampling_client())
-    sampled = _sample(sampler, tinker.types)
+    sampled = _sample(sampler, tinker.types, newer=newer)
     sampler.compute_logprobs(tinker.types.ModelInput.from_ints([5, 6, 7])).result()
     _ready(service.create_sampling_client(base_model="base"))
     _ready(service.create_sampling_client(model_path="tinker://S1:train:0/sampler_weights/b"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ from tinker_ray.transport.scripted import ScriptedTransport, answer
 from tinker_ray.types import (
     AdamParams,
     Datum,
+    DmelChunk,
     EncodedTextChunk,
     ImageAssetPointerChunk,
     ImageChunk,
     LoraConfig,
     ModelInput,
+    PromptProvenanceSpan,
+    SampledProvenanceSpan,
     SamplingParams,
     TensorData,
 )
@@ -87,18 +91,27 @@ TEXT = Datum(
 )
 MIXED = ModelInput([ImageChunk(b"\x89PNG", "png", expected_tokens=2), EncodedTextChunk([7])])
 SPARSE = Datum(MIXED, {"weights": TensorData([0.25], "float32", [2, 3], [0, 1, 1], [2])})
+TRACED = Datum(
+    ModelInput([EncodedTextChunk([1, 2]), DmelChunk(b"\x02\x01\x03")]), {"target_tokens": [5, 6]}
+).with_provenance(
+    [
+        PromptProvenanceSpan(sequence_id="q/0", length=2),
+        SampledProvenanceSpan(sequence_id="q/1", offset=4, length=3),
+    ],
+    [SampledProvenanceSpan(sequence_id="q/1", offset=5, length=2)],
+)
 CLIP = {"clip_low_threshold": 0.75, "clip_high_threshold": 1.25}
 
 
-def batches(second: Datum) -> list[ForwardBackwardRequest]:
+def batches(*others: Datum) -> list[ForwardBackwardRequest]:
     return [
-        ForwardBackwardRequest(MODEL, [TEXT, second], "cross_entropy", 1),
-        ForwardBackwardRequest(MODEL, [TEXT, second], "ppo", 2, CLIP),
+        ForwardBackwardRequest(MODEL, [TEXT, *others], "cross_entropy", 1),
+        ForwardBackwardRequest(MODEL, [TEXT, *others], "ppo", 2, CLIP),
         ForwardBackwardRequest(MODEL, [TEXT], "cross_entropy", 3, forward_only=True),
     ]
 
 
-BATCHES = {NEWER: batches(SPARSE), OLDER: batches(Datum(MIXED))}
+BATCHES = {NEWER: batches(SPARSE, TRACED), OLDER: batches(Datum(MIXED))}
 
 
 @pytest.mark.parametrize("version", [NEWER, OLDER])
@@ -181,22 +194,41 @@ SAMPLES = [
         prompt_logprobs=True,
     ),
 ]
-NOT_OURS_YET = {
+EVERYTHING = SampleRequest(
+    ModelInput.from_ints([5, 6, 7]),
+    num_samples=2,
+    sampling_session_id=SESSION,
+    seq_id=2,
+    prompt_logprobs=True,
+    topk_sample_logprobs=2,
+    target_prompt_logprobs=TensorData([9], "int64", [2, 3], [0, 1, 1], [2]),
+    prompt_alt_tokens_k=2,
+    prompt_logprobs_last_n=2,
+)
+ASKED = {NEWER: [*SAMPLES[:2], EVERYTHING, replace(SAMPLES[2], seq_id=3)], OLDER: SAMPLES}
+LEFT_OUT = {
     "topk_sample_logprobs": 0,
     "prompt_alt_tokens_k": 0,
     "record_stability_info": False,
 }
+"""What the newer generation sends though it is the default."""
 
 
 @pytest.mark.parametrize("version", [NEWER, OLDER])
 def test_we_read_upstreams_sampling_requests(version: str) -> None:
     sent = requests_of(version, "asample")
-    assert SAMPLES == [codec.decode_sample(content_of(request)) for request in sent]
+    assert ASKED[version] == [codec.decode_sample(content_of(request)) for request in sent]
 
 
 def test_our_sampling_requests_are_upstreams() -> None:
-    ours = [json.loads(codec.encode_sample(request).content) for request in SAMPLES]
-    assert bodies(NEWER, "asample") == [NOT_OURS_YET | body for body in ours]
+    ours = [json.loads(codec.encode_sample(request).content) for request in ASKED[NEWER]]
+    assert bodies(NEWER, "asample") == [LEFT_OUT | body for body in ours]
+
+
+def test_services_of_the_older_generation_meet_no_field_that_they_do_not_know() -> None:
+    known = {key for body in bodies(OLDER, "asample") for key in body} | {"type"}
+    ours = {key for item in SAMPLES for key in json.loads(codec.encode_sample(item).content)}
+    assert set() == ours - known
 
 
 # --- other operations -----------------------------------------------------------------------------
@@ -329,6 +361,16 @@ def test_the_recorded_results_are_what_we_encode() -> None:
     assert stored["json"] == our_results.encoded()["json"]
 
 
+NEWER_READS = {
+    "topk_logprobs": [[[[11, -0.125]], [[4, -0.0625], [12, -0.25]]], [[[13, -0.75]]]],
+    "prompt_cache_hit_tokens": 2,
+    "target_prompt_logprobs": [[0.0, 0.0, -4.0], [0.0, 0.0, 0.0]],
+    "target_columns": [2],
+    "prompt_alt_tokens": [[7, 8], [9, 10]],
+    "prompt_alt_logprobs": [[-1.0, -2.0], [-3.0, -4.0]],
+}
+
+
 @pytest.mark.parametrize("version", [NEWER, OLDER])
 def test_upstream_reads_our_results_as_they_are(version: str) -> None:
     read = recorded(version)["read"]
@@ -354,6 +396,7 @@ def test_upstream_reads_our_results_as_they_are(version: str) -> None:
             None if row is None else [list(pair) for pair in row]
             for row in sampled.topk_prompt_logprobs or ()
         ],
+        **(NEWER_READS if version == NEWER else {}),
     } == read["Sample"]
 
 
