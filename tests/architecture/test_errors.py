@@ -12,6 +12,7 @@ SAMPLES: dict[str, object] = {
     "category": "user",
     "detail": "the environment raised",
     "field": "data[3].model_input",
+    "headers": {"Retry-After": "1"},
     "fix": "what to do about it",
     "kind": "environment",
     "message": "what went wrong",

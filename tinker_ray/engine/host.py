@@ -9,51 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinker_ray.engine.access.admission import Admission
+from tinker_ray.engine.access.key_ring import KeyRing
+from tinker_ray.engine.access.secret_file import load_secret
+from tinker_ray.engine.access.signature import Signer
+from tinker_ray.engine.access.token import TokenMint
+from tinker_ray.engine.serving.audit import Audit
+from tinker_ray.engine.serving.custom_losses import CustomLosses
+from tinker_ray.engine.serving.downloads import Downloads
 from tinker_ray.engine.serving.promise import PromiseStore
 from tinker_ray.engine.serving.rejection import gone, not_found
 from tinker_ray.engine.serving.sampling import Sampling
+from tinker_ray.engine.serving.telemetry_file import TelemetryFile
+from tinker_ray.engine.serving.trace_file import TraceFiles
 from tinker_ray.engine.serving.training_runs import TrainingRuns
 from tinker_ray.engine.serving.validate import LossSources
+from tinker_ray.engine.settings import HostSettings
 from tinker_ray.engine.shelf import Shelf
 from tinker_ray.engine.store.checkpoint_store import CheckpointStore
 from tinker_ray.engine.store.ledger import Ledger
 from tinker_ray.engine.training.recorded_samples import RecordedSamples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tinker_ray.engine.access.api_key import ApiKey
     from tinker_ray.engine.served_model import ServedModel
     from tinker_ray.engine.store.row import SessionRow
-    from tinker_ray.engine.training.custom_loss import CustomLoss
 
 _FINISHED_SESSION_KEPT_S = 3600.0
 _SILENT_SESSION_KEPT_S = 7 * 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostSettings:
-    """How an engine behaves.
-
-    Attributes:
-        max_queued_sequences: Sequences that may wait in one base model's batch before 429.
-        gap_timeout_s: How long a training operation waits for a missing one before it.
-        long_poll_s: How long a request for a result waits for it.
-        strict_losses: Whether to refuse losses whose formula is our own, because the service's is
-            not public.
-    """
-
-    max_queued_sequences: int = 4096
-    gap_timeout_s: float = 120.0
-    long_poll_s: float = 25.0
-    strict_losses: bool = False
-
-
-def _no_custom_loss(loss_id: str) -> CustomLoss:
-    raise not_found(f"there is no loss {loss_id!r}", "loss_fn_config.loss_id")
+_SWEPT_EVERY_S = 30.0
 
 
 class Host:
@@ -61,58 +50,95 @@ class Host:
 
     Attributes:
         settings: How it behaves.
+        now: The wall clock.
         ledger: What outlives it.
         promises: The operations that it accepted.
         checkpoints: The weights on disk.
         shelf: The base models.
         runs: The models in training.
+        losses: The custom losses.
         sampling: The samples.
         recorded: The samples that losses may refer to.
+        admission: Who is let in.
+        downloads: The files that it hands out by signed links.
+        audit: The log of what was done to what it keeps.
+        telemetry: Where clients' reports go.
+        traces: What sessions did, as files.
     """
 
     def __init__(
-        self, models: Sequence[ServedModel], data: Path, settings: HostSettings | None = None
+        self,
+        models: Sequence[ServedModel],
+        data: Path,
+        settings: HostSettings | None = None,
+        *,
+        keys: Sequence[ApiKey] = (),
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Open a data folder, and record what died with the process before this one.
+
+        Args:
+            models: The base models to serve.
+            data: The data folder.
+            settings: How the engine behaves.
+            keys: The API keys that are let in; none for an engine that asks for none.
+            now: The wall clock.
 
         Raises:
             EngineError: The ledger in the folder cannot be used.
         """
         self.settings = settings or HostSettings()
+        self.now = now
         self.ledger = Ledger(data)
         self.ledger.recover()
+        signer = Signer(load_secret(data))
+        ring = KeyRing(keys, self.ledger.keys, now())
+        self.admission = Admission(ring, TokenMint(signer.derive("token")), now)
+        self.downloads = Downloads(data, self.ledger, signer, now)
+        self.audit = Audit(self.ledger.audit, now)
+        self.telemetry = TelemetryFile(data / "telemetry.jsonl")
+        self.traces = TraceFiles(self.ledger, self.downloads.exports)
         self.promises = PromiseStore(self.ledger.journal)
-        self.checkpoints = CheckpointStore(self.ledger, data)
         self.shelf = Shelf(models)
+        self.checkpoints = CheckpointStore(
+            self.ledger, data, now=now, dropped=self._forget_snapshot
+        )
+        self.checkpoints.remove_orphans()
         self.runs = TrainingRuns(
             self.ledger, self.promises, gap_timeout_s=self.settings.gap_timeout_s
         )
         self.recorded = RecordedSamples()
+        self.losses = CustomLosses(self.ledger)
         self.sampling = Sampling(
             self.ledger,
             self.checkpoints,
             self.promises,
             self.shelf,
             max_queued_sequences=self.settings.max_queued_sequences,
+            keeps_pending=self.settings.flags.sample_use_retrieve_futures,
         )
-        self.sweep()
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweep_and_go_on()
 
     def loss_sources(self, session_id: str) -> LossSources:
         """Say where the losses of a session's requests find what they refer to."""
         return LossSources(
             find_sample=lambda name: self.recorded.find(session_id, name),
-            find_custom_loss=_no_custom_loss,
+            find_custom_loss=lambda loss_id: self.losses.find(loss_id, session_id),
             strict=self.settings.strict_losses,
         )
 
-    def session(self, session_id: str, *, open_only: bool = True) -> SessionRow:
+    def _forget_snapshot(self, directory: Path) -> None:
+        self.sampling.snapshots.drop(directory)
+
+    def session(self, session_id: str, owner: str, *, open_only: bool = True) -> SessionRow:
         """Look a session up.
 
         Raises:
-            RequestRejected: There is none (404), or it was finished (410).
+            RequestRejected: The owner has none of this name (404), or it was finished (410).
         """
-        row = self.ledger.session(session_id)
-        if row is None:
+        row = self.ledger.sessions.get(session_id)
+        if row is None or row.owner != owner:
             raise not_found(f"there is no session {session_id!r}", "session_id")
         if open_only and row.finished_at is not None:
             raise gone(f"the session {session_id!r} was finished", "session_id")
@@ -121,14 +147,21 @@ class Host:
     def sweep(self) -> None:
         """Delete what nobody can ask for any more."""
         self.checkpoints.delete_expired()
-        now = time.time()
-        for directory in self.ledger.ended_snapshots(
+        now = self.now()
+        for directory in self.ledger.samplers.sweep(
             finished_before=now - _FINISHED_SESSION_KEPT_S,
             seen_before=now - _SILENT_SESSION_KEPT_S,
         ):
-            if directory.exists():
-                self.sampling.snapshots.drop(directory)
+            used = self.ledger.checkpoints.uses(directory) or self.ledger.samplers.uses(directory)
+            if not used:
                 self.checkpoints.remove(directory)
+        self.ledger.answers.sweep(now)
+        self.downloads.sweep()
+
+    def _sweep_and_go_on(self) -> None:
+        self.sweep()
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(_SWEPT_EVERY_S, self._sweep_and_go_on)
 
     def release(self) -> None:
         """Let go of every request that waits for a result. Idempotent."""
@@ -140,9 +173,13 @@ class Host:
         Returns:
             Whether the work ended in time.
         """
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self.release()
         self.runs.close()
         closing = (asyncio.to_thread(served.close, timeout_s) for served in self.shelf)
         ended = await asyncio.gather(*closing)
+        await self.traces.close()
+        await asyncio.to_thread(self.telemetry.close)
         self.ledger.close()
         return all(ended)

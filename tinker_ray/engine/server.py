@@ -20,17 +20,18 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinker_ray.config import Secret
 from tinker_ray.engine import tiny_adder
+from tinker_ray.engine.settings import HostSettings
 from tinker_ray.errors import EngineStartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from tinker_ray.engine.access.api_key import ApiKey
     from tinker_ray.engine.served_model import ServedModel
 
 STATE_FILE = "engine.json"
@@ -48,8 +49,8 @@ class ServeOptions:
         data: The data folder.
         host: Address to listen on.
         port: 0 for any free one.
-        api_key: What clients have to send; needed on addresses that others can reach.
-        max_queued_sequences: Sequences that may wait in one base model's batch before 429.
+        keys: What clients have to send; needed on addresses that others can reach.
+        settings: How the engine behaves.
         lock: An open file whose lock on the data folder is already held.
     """
 
@@ -57,8 +58,8 @@ class ServeOptions:
     data: Path
     host: str = "127.0.0.1"
     port: int = 0
-    api_key: Secret | None = None
-    max_queued_sequences: int = 4096
+    keys: Sequence[ApiKey] = ()
+    settings: HostSettings = field(default_factory=HostSettings)
     lock: int | None = None
 
 
@@ -107,8 +108,8 @@ def serve(options: ServeOptions) -> None:
         EngineStartError: The engine cannot start with these options.
         EngineError: A model or the ledger cannot be loaded.
     """
-    if options.api_key is None and not _is_loopback(options.host):
-        message = f"--host {options.host} can be reached by others: give --api-key"
+    if not options.keys and not _is_loopback(options.host):
+        message = f"--host {options.host} can be reached by others: give --api-key or --api-keys"
         raise EngineStartError(message, category="user")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -129,12 +130,11 @@ def serve(options: ServeOptions) -> None:
 async def _run(
     options: ServeOptions, models: Sequence[ServedModel], listener: socket.socket
 ) -> bool:
-    from tinker_ray.engine.host import Host, HostSettings
+    from tinker_ray.engine.host import Host
     from tinker_ray.engine.serving.app import create_app
     from tinker_ray.engine.serving.http_server import HttpServer
 
-    settings = HostSettings(max_queued_sequences=options.max_queued_sequences)
-    host = Host(models, options.data, settings)
+    host = Host(models, options.data, options.settings, keys=options.keys)
 
     def say_ready() -> None:
         address, port = listener.getsockname()[:2]
@@ -142,7 +142,7 @@ async def _run(
         names = ", ".join(name for name, _ in options.models)
         print(f"tinker-ray engine ready at http://{shown}:{port} ({names})", flush=True)  # noqa: T201
 
-    app = create_app(host, api_key=options.api_key)
+    app = create_app(host)
     try:
         await HttpServer(app, on_ready=say_ready, on_stop=host.release).serve([listener])
     finally:

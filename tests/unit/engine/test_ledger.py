@@ -53,39 +53,39 @@ def checkpoint(folder: Path, name: str, **changes: object) -> CheckpointRow:
 def test_every_row_comes_back_as_it_was(ledger: Ledger, tmp_path: Path) -> None:
     sampler = SamplerRow("s:sample:0", "s", "base", None, tmp_path / "x" / "y", True, 4.0)  # noqa: FBT003
     saved = checkpoint(tmp_path, "a", expires_at=9.0)
-    ledger.add_session(SESSION)
-    ledger.add_model(MODEL)
-    ledger.add_sampler(sampler)
-    ledger.put_checkpoint(saved)
-    assert ledger.session("s") == SESSION
-    assert ledger.model("s:train:0") == MODEL
-    assert ledger.sampler("s:sample:0") == sampler
-    assert ledger.checkpoint(saved.tinker_path) == saved
+    ledger.sessions.add(SESSION)
+    ledger.models.add(MODEL)
+    ledger.samplers.add(sampler)
+    ledger.checkpoints.put(saved)
+    assert ledger.sessions.get("s") == SESSION
+    assert ledger.models.get("s:train:0") == MODEL
+    assert ledger.samplers.get("s:sample:0") == sampler
+    assert ledger.checkpoints.get(saved.tinker_path) == saved
 
 
 def test_what_is_unknown_is_none(ledger: Ledger) -> None:
-    assert ledger.session("x") is None
-    assert ledger.model("x") is None
-    assert ledger.sampler("x") is None
-    assert ledger.checkpoint("x") is None
+    assert ledger.sessions.get("x") is None
+    assert ledger.models.get("x") is None
+    assert ledger.samplers.get("x") is None
+    assert ledger.checkpoints.get("x") is None
     assert ledger.journal.promise("x") is None
     assert ledger.journal.find("x", 1) is None
-    assert ledger.join_sampler("x") is None
+    assert ledger.samplers.join("x") is None
 
 
 def test_rows_survive_a_process_that_does_not_close(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.add_session(SESSION)
-    ledger.add_model(MODEL)
+    ledger.sessions.add(SESSION)
+    ledger.models.add(MODEL)
     after = Ledger(tmp_path)
-    assert after.session("s") == SESSION
-    assert after.model("s:train:0") == MODEL
+    assert after.sessions.get("s") == SESSION
+    assert after.models.get("s:train:0") == MODEL
     after.close()
 
 
 def test_recovery_loses_live_models_and_fails_pending_promises(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    ledger.add_model(MODEL)
+    ledger.models.add(MODEL)
     done = Outcome("json", b"{}")
     for seq_id in (1, 2):
         row = PromiseRow(f"r{seq_id}", "optim_step", MODEL.model_id, seq_id, outcome=None)
@@ -94,7 +94,7 @@ def test_recovery_loses_live_models_and_fails_pending_promises(
     after = Ledger(tmp_path)
     after.recover()
     model, first, second = (
-        after.model(MODEL.model_id),
+        after.models.get(MODEL.model_id),
         after.journal.find(MODEL.model_id, 1),
         after.journal.promise("r2"),
     )
@@ -131,11 +131,11 @@ def test_the_oldest_outcomes_make_room_and_say_so(tmp_path: Path) -> None:
 
 def test_a_data_folder_can_be_moved(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "before")
-    ledger.put_checkpoint(checkpoint(tmp_path / "before", "a"))
+    ledger.checkpoints.put(checkpoint(tmp_path / "before", "a"))
     ledger.close()
     (tmp_path / "before").rename(tmp_path / "after")
     moved = Ledger(tmp_path / "after")
-    row = moved.checkpoint("tinker://s:train:0/weights/a")
+    row = moved.checkpoints.get("tinker://s:train:0/weights/a")
     assert row is not None
     assert row.directory == tmp_path / "after" / "checkpoints" / "a"
     moved.close()
@@ -143,45 +143,50 @@ def test_a_data_folder_can_be_moved(tmp_path: Path) -> None:
 
 def test_lists_are_newest_first_and_paged(ledger: Ledger, tmp_path: Path) -> None:
     for name in "abc":
-        ledger.put_checkpoint(checkpoint(tmp_path, name))
-    assert [row.checkpoint_id for row in ledger.checkpoints(limit=2, offset=1)] == [
+        ledger.checkpoints.put(checkpoint(tmp_path, name))
+    assert [
+        row.checkpoint_id for row in ledger.checkpoints.page("local", 0.0, limit=2, offset=1)
+    ] == [
         "weights/b",
         "weights/a",
     ]
-    assert ledger.num_checkpoints() == 3
-    assert ledger.run_checkpoints("s:train:0")[0].checkpoint_id == "weights/c"
+    assert ledger.checkpoints.count("local", 0.0) == 3
+    assert ledger.checkpoints.of_run("s:train:0", 0.0)[0].checkpoint_id == "weights/c"
 
 
 def test_a_checkpoint_replaces_the_one_of_the_same_path(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.put_checkpoint(checkpoint(tmp_path, "a"))
-    ledger.put_checkpoint(checkpoint(tmp_path, "a", user_metadata=None, size_bytes=9))
-    row = ledger.checkpoint("tinker://s:train:0/weights/a")
+    ledger.checkpoints.put(checkpoint(tmp_path, "a"))
+    ledger.checkpoints.put(checkpoint(tmp_path, "a", user_metadata=None, size_bytes=9))
+    row = ledger.checkpoints.get("tinker://s:train:0/weights/a")
     assert row is not None
     assert (row.size_bytes, row.user_metadata) == (9, None)
 
 
 def test_the_first_reason_of_a_session_stays(ledger: Ledger) -> None:
-    ledger.add_session(SESSION)
-    ledger.finish_session("s", {"reason": "success"}, 5.0)
-    ledger.finish_session("s", {"reason": "errored"}, 6.0)
-    row = ledger.session("s")
+    ledger.sessions.add(SESSION)
+    ledger.sessions.finish("s", {"reason": "success"}, 5.0)
+    ledger.sessions.finish("s", {"reason": "errored"}, 6.0)
+    row = ledger.sessions.get("s")
     assert row is not None
     assert row.finished_at == 5.0
 
 
 def test_ephemeral_weights_end_with_their_session(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.add_session(SESSION)
-    ledger.add_sampler(SamplerRow("a", "s", "base", None, tmp_path / "a", True, 1.0))  # noqa: FBT003
-    ledger.add_sampler(SamplerRow("b", "s", "base", None, tmp_path / "b", False, 1.0))  # noqa: FBT003
-    ledger.touch_session("s", 100.0)
-    assert ledger.ended_snapshots(finished_before=50.0, seen_before=50.0) == []
-    ledger.finish_session("s", {}, 101.0)
-    assert ledger.ended_snapshots(finished_before=200.0, seen_before=50.0) == [tmp_path / "a"]
+    ledger.sessions.add(SESSION)
+    ledger.samplers.add(SamplerRow("a", "s", "base", None, tmp_path / "a", True, 1.0))  # noqa: FBT003
+    ledger.samplers.add(SamplerRow("b", "s", "base", None, tmp_path / "b", False, 1.0))  # noqa: FBT003
+    ledger.sessions.touch("s", 100.0)
+    assert ledger.samplers.sweep(finished_before=50.0, seen_before=50.0) == set()
+    ledger.sessions.finish("s", {}, 101.0)
+    assert ledger.samplers.sweep(finished_before=200.0, seen_before=50.0) == {
+        tmp_path / "a",
+        tmp_path / "b",
+    }
 
 
 def test_joining_clients_get_numbers_of_their_own(ledger: Ledger) -> None:
-    ledger.add_sampler(SamplerRow("a", "s", "base", None, None, False, 1.0))  # noqa: FBT003
-    assert [ledger.join_sampler("a") for _ in range(3)] == [1, 2, 3]
+    ledger.samplers.add(SamplerRow("a", "s", "base", None, None, False, 1.0))  # noqa: FBT003
+    assert [ledger.samplers.join("a") for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "adapter_model.safetensors"
 _PEFT_CONFIG = "adapter_config.json"
+PEFT_FILES = (_PEFT_CONFIG, _WEIGHTS)
+"""What other tools load of a checkpoint."""
 _OPTIMIZER = "optimizer.safetensors"
 _STATE = "training_state.json"
 _PREFIX = "base_model.model."
@@ -67,19 +69,23 @@ def save_adapter(
         "targets": [vars(target) for target in adapter.targets],
         "num_steps": None if optimizer is None else optimizer.num_steps,
     }
-    files = {
-        _WEIGHTS: safetensors.torch.save(_tensors(adapter), {"format": "pt"}),
-        _PEFT_CONFIG: _json(_peft_config(adapter, base_model)),
-        _STATE: _json(state),
-    }
+    files = {**peft_files(adapter, base_model=base_model), _STATE: _json(state)}
     if optimizer is not None:
         averages = {
             "exp_avg": optimizer.exp_avg.detach().cpu(),
             "exp_avg_sq": optimizer.exp_avg_sq.detach().cpu(),
         }
         files[_OPTIMIZER] = safetensors.torch.save(averages, {"format": "pt"})
-    _write_directory(directory, files)
+    write_directory(directory, files)
     return sum(len(content) for content in files.values())
+
+
+def peft_files(adapter: Adapter, *, base_model: str) -> dict[str, bytes]:
+    """Make the files that ``peft.PeftModel.from_pretrained`` reads, by name."""
+    return {
+        _WEIGHTS: safetensors.torch.save(_tensors(adapter), {"format": "pt"}),
+        _PEFT_CONFIG: _json(_peft_config(adapter, base_model)),
+    }
 
 
 def load_training(directory: Path, device: torch.device | None = None) -> SavedTraining:
@@ -156,7 +162,12 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=2, sort_keys=True).encode()
 
 
-def _write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_directory(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new directory, all of them or none.
+
+    Raises:
+        EngineError: ``directory`` exists.
+    """
     if directory.exists():
         message = f"{directory} exists: a checkpoint is written once"
         raise EngineError(message, category="user")

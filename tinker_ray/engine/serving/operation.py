@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.serving.promise import Promise, PromiseStore
 
+    Report = Callable[[float, float, float, bool], None]
+
 _logger = logging.getLogger("tinker_ray.engine")
 
 
@@ -52,6 +54,7 @@ class TrainingOperation:
         promises: Where that is kept.
         work: Computes the outcome.
         attributes: For its spans.
+        report: Takes when it was accepted, started and ended, in seconds, and whether it succeeded.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class TrainingOperation:
         promises: PromiseStore,
         work: Callable[[], Awaitable[Outcome]],
         attributes: Mapping[str, str | int],
+        report: Report | None = None,
     ) -> None:
         self._promise = promise
         self._promises = promises
         self._work = work
         self._attributes = attributes
+        self._report = report
         self._carrier = inject()
         self._accepted_ns = time.time_ns()
 
@@ -76,7 +81,11 @@ class TrainingOperation:
             outcome = await self._work()
         except Exception as error:  # noqa: BLE001 - the border of an operation
             outcome = failure_of(error, self._promise.kind)
-        self._record(names.ENGINE_TRAIN, started_ns, time.time_ns())
+        ended_ns = time.time_ns()
+        self._record(names.ENGINE_TRAIN, started_ns, ended_ns)
+        if self._report is not None:
+            accepted_at, started_at = self._accepted_ns / 1e9, started_ns / 1e9
+            self._report(accepted_at, started_at, ended_ns / 1e9, outcome.form != "error")
         await self._settle(outcome)
 
     async def give_up(self, reason: str) -> None:

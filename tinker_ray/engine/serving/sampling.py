@@ -15,36 +15,51 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinker_ray.engine.sampling.sampler import SampleJob
+from tinker_ray.engine.serving.completion import target_of
 from tinker_ray.engine.serving.operation import failure, failure_of
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
 from tinker_ray.engine.serving.validate import sample_prompt
-from tinker_ray.engine.store.row import Outcome
+from tinker_ray.engine.store.row import Activity, Outcome
 from tinker_ray.engine.store.snapshot_cache import SnapshotCache
 from tinker_ray.telemetry import inject, names
 from tinker_ray.telemetry.trace import record
 from tinker_ray.wire import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
     from concurrent.futures import Future
     from pathlib import Path
 
     from tinker_ray.engine.model.adapter import Adapter
     from tinker_ray.engine.served_model import ServedModel
+    from tinker_ray.engine.serving.completion import Target
     from tinker_ray.engine.serving.promise import Promise, PromiseStore
     from tinker_ray.engine.shelf import Shelf
     from tinker_ray.engine.store.checkpoint_store import CheckpointStore
     from tinker_ray.engine.store.ledger import Ledger
+    from tinker_ray.engine.store.row import SamplerRow, UsageType
     from tinker_ray.types import SampleResponse
     from tinker_ray.wire.request import SampleRequest
 
 
+_DELETED = "the weights of this sampling session were deleted"
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What to sample from: a base model, with the adapter of a folder if there is one."""
+    """What to sample from: a base model, with the adapter of a folder if there is one.
+
+    Attributes:
+        base_model: The name of the base model.
+        directory: The adapter's folder.
+        session_id: The session that asks; empty for requests outside of sessions.
+        sampler_id: The sampling session that asks.
+    """
 
     base_model: str
     directory: Path | None
+    session_id: str = ""
+    sampler_id: str = ""
 
 
 class Sampling:
@@ -59,9 +74,11 @@ class Sampling:
 
     Attributes:
         snapshots: The adapters in memory.
+        keeps_pending: Whether promised samples are recorded until their end is acknowledged, as
+            clients need it that poll for whole sampling sessions.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         ledger: Ledger,
         checkpoints: CheckpointStore,
@@ -69,6 +86,7 @@ class Sampling:
         shelf: Shelf,
         *,
         max_queued_sequences: int,
+        keeps_pending: bool = False,
     ) -> None:
         self._ledger = ledger
         self._checkpoints = checkpoints
@@ -76,15 +94,16 @@ class Sampling:
         self.snapshots = SnapshotCache()
         self._shelf = shelf
         self._max_queued_sequences = max_queued_sequences
+        self.keeps_pending = keeps_pending
 
-    async def accept(self, request: SampleRequest, content: bytes) -> Promise:
+    async def accept(self, request: SampleRequest, content: bytes, owner: str) -> Promise:
         """Accept a request, or find the promise of the one that it repeats.
 
         Raises:
             RequestRejected: The request is wrong, its weights are unknown, or the queue is full
                 (429).
         """
-        weights = self._weights(request)
+        weights = self._weights(request, owner)
         served = self._shelf.find(weights.base_model)
         prompt = sample_prompt(request, served.base, max_sequences=self._max_queued_sequences)
         adapter = await self._adapter(served, weights)
@@ -102,20 +121,53 @@ class Sampling:
             prompt_logprobs=request.prompt_logprobs,
             topk_prompt_logprobs=request.topk_prompt_logprobs,
         )
-        promise = self._promises.open_sample(key)
-        self._start(served, job, promise)
+        target = target_of(request.sampling_session_id, request.seq_id)
+        promise = self._promises.open_sample(key, owner, target)
+        if self.keeps_pending and target is not None:
+            self._ledger.pending.add(promise.request_id, *target)
+        self._start(served, job, promise, weights)
         return promise
 
-    def _weights(self, request: SampleRequest) -> Weights:
-        if request.sampling_session_id is not None:
-            row = self._ledger.sampler(request.sampling_session_id)
-            if row is None:
-                message = f"there is no sampling session {request.sampling_session_id!r}"
-                raise not_found(message, "sampling_session_id")
-            return Weights(row.base_model, row.directory)
-        return self.resolve(request.base_model, request.model_path)
+    def promised(self, target: Target) -> list[str]:
+        """List the samples of one client whose end nobody has acknowledged, as far as recorded."""
+        return self._ledger.pending.of(*target) if self.keeps_pending else []
 
-    def resolve(self, base_model: str | None, model_path: str | None) -> Weights:
+    def acknowledge(self, request_ids: Iterable[str]) -> None:
+        """Take note that clients know of the end of samples."""
+        if self.keeps_pending:
+            self._ledger.pending.remove(request_ids)
+
+    def sampler(self, sampler_id: str, owner: str, *, field: str) -> SamplerRow:
+        """Look a sampling session up.
+
+        Raises:
+            RequestRejected: The owner has none of this name.
+        """
+        row = self._ledger.samplers.get(sampler_id)
+        if row is None or row.owner != owner:
+            raise not_found(f"there is no sampling session {sampler_id!r}", field)
+        return row
+
+    def _weights(self, request: SampleRequest, owner: str) -> Weights:
+        if request.sampling_session_id is None:
+            return self.resolve(request.base_model, request.model_path, owner)
+        row = self.sampler(request.sampling_session_id, owner, field="sampling_session_id")
+        directory = row.directory
+        if row.kind == "inflight":
+            directory = self._ledger.samplers.inflight_directory(row.run_id or "")
+            if directory is None:
+                raise not_found(_DELETED, "sampling_session_id")
+        elif row.model_path is not None:
+            checkpoint = self._ledger.checkpoints.get(row.model_path)
+            if (
+                checkpoint is not None
+                and checkpoint.directory == directory
+                and self._checkpoints.is_expired(checkpoint)
+            ):
+                raise not_found(_DELETED, "sampling_session_id")
+        return Weights(row.base_model, directory, row.session_id, row.sampler_id)
+
+    def resolve(self, base_model: str | None, model_path: str | None, owner: str) -> Weights:
         """Find the weights of a checkpoint or of a base model.
 
         Raises:
@@ -125,8 +177,11 @@ class Sampling:
             if base_model is None:
                 raise RequestRejected("give base_model or model_path", field="base_model")
             return Weights(self._shelf.find(base_model).base.name, None)
-        row = self._checkpoints.resolve(model_path, field="model_path")
-        run = self._ledger.model(row.run_id)
+        row = self._checkpoints.resolve(model_path, {owner}, field="model_path")
+        if row.checkpoint_type == "external":
+            message = f"{model_path} was exported: sample from what was saved for samplers"
+            raise RequestRejected(message, field="model_path")
+        run = self._ledger.models.get(row.run_id)
         if run is None:
             raise not_found(f"there is no training run {row.run_id!r}", "model_path")
         if base_model not in {None, run.base_model}:
@@ -139,32 +194,61 @@ class Sampling:
         if weights.directory is None:
             return None
         if not weights.directory.exists():
-            message = "the weights of this sampling session were deleted"
-            raise not_found(message, "sampling_session_id")
+            raise not_found(_DELETED, "sampling_session_id")
         return await self.snapshots.get(weights.directory, served.base.device)
 
-    def _start(self, served: ServedModel, job: SampleJob, promise: Promise) -> None:
+    def _start(
+        self, served: ServedModel, job: SampleJob, promise: Promise, weights: Weights
+    ) -> None:
         loop = asyncio.get_running_loop()
         carrier, started_ns = inject(), time.time_ns()
         future = served.sampler.submit(job)
         promise.cancel = future.cancel
 
         def settle() -> None:
+            ended_ns = time.time_ns()
             attributes = {names.REQUEST_ID: promise.request_id}
             record(
                 names.ENGINE_SAMPLE,
                 start_ns=started_ns,
-                end_ns=time.time_ns(),
+                end_ns=ended_ns,
                 attributes=attributes,
                 carrier=carrier,
             )
-            self._promises.show(promise, _outcome(future))
+            outcome = _outcome(future)
+            self._ledger.usage.record(
+                Activity(
+                    request_id=promise.request_id,
+                    kind="sample",
+                    owner=promise.owner,
+                    session_id=weights.session_id,
+                    base_model=weights.base_model,
+                    track=weights.sampler_id,
+                    accepted_at=started_ns / 1e9,
+                    started_at=None,
+                    ended_at=ended_ns / 1e9,
+                    ok=outcome.form != "error",
+                    usage={} if outcome.form == "error" else _usage(job, future.result()),
+                )
+            )
+            self._promises.show(promise, outcome)
 
         def wake(_: Future[SampleResponse]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle)
 
         future.add_done_callback(wake)
+
+
+def _usage(job: SampleJob, response: SampleResponse) -> dict[UsageType, int]:
+    """Count what a sample took; a prompt is run once for all its sequences."""
+    num_cached = response.prompt_cache_hit_tokens
+    counts: dict[UsageType, int] = {
+        "sampling_prefill": len(job.prompt) - num_cached,
+        "sampling_prefill_cached": num_cached,
+        "sampling_sample": sum(len(sequence.tokens_np) for sequence in response.sequences),
+    }
+    return {usage_type: count for usage_type, count in counts.items() if count}
 
 
 def _key(request: SampleRequest, content: bytes) -> Hashable | None:

@@ -1,24 +1,46 @@
 """The JSON requests of the engine's API, as far as they are not bulk data.
 
 Serves old and new clients: a missing key, a null and a default are the same, ``type`` is never
-required and unknown keys are ignored. Knows nothing of what the values refer to.
+required and unknown keys are ignored; a value of another type than the one that is declared is
+refused. Knows nothing of what the values refer to.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from tinker_ray.types import AdamParams, LoraConfig
 
-_MAX_INT64 = 2**63 - 1
+MAX_INT64 = 2**63 - 1
+_MAX_METADATA_BYTES = 64 << 10
+
+
+def _fits(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        num_bytes = len(json.dumps(value).encode())
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    if num_bytes > _MAX_METADATA_BYTES:
+        message = f"has {num_bytes} bytes as JSON, of {_MAX_METADATA_BYTES} at most"
+        raise ValueError(message)
+    return value
+
+
+Name: TypeAlias = Annotated[str, Field(max_length=512)]
+Text: TypeAlias = Annotated[str, Field(max_length=8192)]
+Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_fits)]
+TextMetadata: TypeAlias = Annotated[dict[str, str], AfterValidator(_fits)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MAX_INT64)]
+SeqId: TypeAlias = Annotated[int, Field(ge=1, le=MAX_INT64)]
 
 
 class Request(BaseModel):
     """The rules for all requests."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -28,72 +50,28 @@ class Request(BaseModel):
         return value
 
 
-class _Optimizer(Request):
+class OptimizerConfigRequest(Request):
     """Which optimizer a model has; the engine knows AdamW."""
 
     type: Literal["adamw"] = "adamw"
 
 
-class CreateSessionRequest(Request):
-    """POST create_session."""
-
-    tags: list[str] = []
-    user_metadata: dict[str, Any] = {}
-    sdk_version: str = ""
-    project_id: str | None = None
-    display_name: str | None = None
-
-
-class SessionHeartbeatRequest(Request):
-    """POST session_heartbeat."""
-
-    session_id: str
-
-
-class FinishReason(Request):
-    """How a session ended."""
-
-    type: Literal["success", "errored", "interrupted"] = "success"
-
-
-class FinishSessionRequest(Request):
-    """POST sessions/{id}/finish."""
-
-    reason: FinishReason = FinishReason()
-    detail: str | None = None
-
-
-class CreateSamplingSessionRequest(Request):
-    """POST create_sampling_session."""
-
-    session_id: str
-    sampling_session_seq_id: int = Field(ge=0, le=_MAX_INT64)
-    base_model: str | None = None
-    model_path: str | None = None
-
-
-class JoinSamplingSessionRequest(Request):
-    """POST join_sampling_session."""
-
-    sampling_session_id: str
-
-
 class CreateModelRequest(Request):
     """POST create_model."""
 
-    session_id: str
-    model_seq_id: int = Field(ge=0, le=_MAX_INT64)
-    base_model: str
-    user_metadata: dict[str, Any] | None = None
+    session_id: Name
+    model_seq_id: Count
+    base_model: Name
+    user_metadata: Metadata | None = None
     lora_config: LoraConfigRequest
-    optimizer_config: _Optimizer = _Optimizer()
+    optimizer_config: OptimizerConfigRequest = OptimizerConfigRequest()
 
 
 class LoraConfigRequest(Request):
     """The ``lora_config`` of a new model."""
 
     rank: int = Field(gt=0, le=512)
-    seed: int | None = Field(default=None, ge=-_MAX_INT64 - 1, le=_MAX_INT64)
+    seed: int | None = Field(default=None, ge=-MAX_INT64 - 1, le=MAX_INT64)
     train_unembed: bool = True
     train_mlp: bool = True
     train_attn: bool = True
@@ -106,17 +84,19 @@ class LoraConfigRequest(Request):
 class ModelRequest(Request):
     """POST get_info and unload_model."""
 
-    model_id: str
+    model_id: Name
 
 
 class TrainingRequest(Request):
     """What every training operation has."""
 
-    model_id: str
-    seq_id: int | None = Field(default=None, ge=1, le=_MAX_INT64)
+    model_id: Name
+    seq_id: SeqId | None = None
 
 
-class _AdamParamsRequest(Request):
+class AdamParamsRequest(Request):
+    """A step of AdamW."""
+
     learning_rate: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -125,71 +105,124 @@ class _AdamParamsRequest(Request):
     grad_clip_norm: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class _OptimizerParamsRequest(_AdamParamsRequest):
+class OptimizerParamsRequest(AdamParamsRequest):
+    """A step of the optimizer that ``type`` names."""
+
     type: Literal["adamw", "adam"]
 
 
 class OptimStepRequest(TrainingRequest):
     """POST optim_step."""
 
-    adam_params: _AdamParamsRequest | None = None
-    optimizer_params: _OptimizerParamsRequest | None = None
+    adam_params: AdamParamsRequest | None = None
+    optimizer_params: OptimizerParamsRequest | None = None
 
     def params(self) -> AdamParams:
         """Give the AdamW parameters, whichever key they came under."""
-        given = self.adam_params or self.optimizer_params or _AdamParamsRequest()
+        given = self.adam_params or self.optimizer_params or AdamParamsRequest()
         return AdamParams(**given.model_dump(exclude={"type"}))
 
 
 class SaveWeightsRequest(TrainingRequest):
     """POST save_weights; ``path`` is the name of the checkpoint."""
 
-    path: str | None = None
+    path: Name | None = None
     overwrite: bool = False
-    ttl_seconds: int | None = Field(default=None, gt=0, le=_MAX_INT64)
-    user_metadata: dict[str, str] | None = None
+    ttl_seconds: Count | None = None
+    user_metadata: TextMetadata | None = None
 
 
 class SaveWeightsForSamplerRequest(TrainingRequest):
     """POST save_weights_for_sampler; without ``path`` it opens a sampling session."""
 
-    path: str | None = None
-    sampling_session_seq_id: int | None = Field(default=None, ge=0, le=_MAX_INT64)
+    path: Name | None = None
+    sampling_session_seq_id: Count | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
-    ttl_seconds: int | None = Field(default=None, gt=0, le=_MAX_INT64)
-    user_metadata: dict[str, str] | None = None
+    ttl_seconds: Count | None = None
+    user_metadata: TextMetadata | None = None
+
+
+class SaveWeightsExternalRequest(TrainingRequest):
+    """POST save_weights_external; files are encrypted to each of the recipients."""
+
+    path: Name
+    ttl_seconds: Count | None = None
+    age_encryption_recipients: list[Text] = Field(default=[], max_length=10)
+    user_metadata: TextMetadata | None = None
 
 
 class LoadWeightsRequest(Request):
     """POST load_weights: into a model, or into a new one if there is a ``session_id``."""
 
-    path: str
+    path: Name
     optimizer: bool
-    model_id: str | None = None
-    seq_id: int | None = Field(default=None, ge=1, le=_MAX_INT64)
-    session_id: str | None = None
-    model_seq_id: int | None = Field(default=None, ge=0, le=_MAX_INT64)
-    base_model: str | None = None
-    user_metadata: dict[str, Any] | None = None
-    optimizer_config: _Optimizer = _Optimizer()
+    model_id: Name | None = None
+    seq_id: SeqId | None = None
+    session_id: Name | None = None
+    model_seq_id: Count | None = None
+    base_model: Name | None = None
+    user_metadata: Metadata | None = None
+    optimizer_config: OptimizerConfigRequest | None = None
+    weights_access_token: Text | None = Field(default=None, repr=False)
+
+
+class CopyWeightsRequest(Request):
+    """POST copy_weights: into a project, or into a place in a session."""
+
+    source_path: Name
+    destination_project_id: Name | None = None
+    session_id: Name | None = None
+    model_seq_id: Count | None = None
+    ttl_seconds: Count | None = None
+    weights_access_token: Text | None = Field(default=None, repr=False)
 
 
 class WeightsInfoRequest(Request):
     """POST weights_info."""
 
-    tinker_path: str
+    tinker_path: Name
 
 
-class RetrieveFutureRequest(Request):
-    """POST retrieve_future and cancel_future."""
+class CheckpointTtlRequest(Request):
+    """PUT …/ttl; without ``ttl_seconds`` the checkpoint lives for ever."""
 
-    request_id: str
+    ttl_seconds: Count | None = None
 
 
-class TelemetryRequest(Request):
-    """POST telemetry."""
+class CustomLossInput(Request):
+    """An input of a custom loss: its key in the datums, and how many dimensions it has."""
 
-    events: list[dict[str, Any]] = []
+    name: str = Field(min_length=1, max_length=128)
+    rank: Literal[0, 1, 2]
+
+
+class CustomLossNode(Request):
+    """A node of a traced loss."""
+
+    op: Literal["placeholder", "get_attr", "call_function", "call_method", "call_module", "output"]
+    name: str = Field(min_length=1, max_length=256)
+    target: str = Field(min_length=1, max_length=256)
+    args: list[Any] = []
+    keywords: dict[str, Any] = Field(
+        default={}, validation_alias=AliasChoices("kwargs"), serialization_alias="kwargs"
+    )
+
+
+class CustomLossGraph(Request):
+    """A traced loss."""
+
+    format: Literal[1] = 1
+    nodes: list[CustomLossNode] = Field(min_length=1, max_length=4096)
+
+
+class CreateCustomLossRequest(Request):
+    """POST create_custom_loss."""
+
+    session_id: Name
+    custom_loss_seq_id: Count
+    name: Name
+    inputs: list[CustomLossInput] = Field(min_length=1, max_length=64)
+    graph: CustomLossGraph
 
 
 CreateModelRequest.model_rebuild()

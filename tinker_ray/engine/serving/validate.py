@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.store.encryption import read_recipients
 from tinker_ray.engine.training.batch import prepare_batch, prepare_custom_batch
 from tinker_ray.engine.training.datum_check import Limits
 from tinker_ray.engine.training.loss import CUSTOM, refuse_surrogate
@@ -21,11 +22,12 @@ from tinker_ray.errors import EngineError
 from tinker_ray.types import EncodedTextChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from tinker_ray.engine.model.base_model import BaseModel
+    from tinker_ray.engine.store.encryption import Recipients
     from tinker_ray.engine.training.batch import TrainingBatch
     from tinker_ray.engine.training.custom_loss import CustomLoss
     from tinker_ray.engine.training.provenance import FindSample
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+MIN_TTL_S = 3600
+MAX_TTL_S = 10 * 365 * 24 * 3600
 _UNSUPPORTED_SAMPLE_KEYS = (
     "topk_sample_logprobs",
     "target_prompt_logprobs",
@@ -169,6 +173,30 @@ def _sampling_params(params: SamplingParams, base: BaseModel) -> None:
     if any(isinstance(stop, str) for stop in stops) and base.tokenizer is None:
         message = f"strings need a tokenizer, and {base.name} has none: use token ids"
         raise RequestRejected(message, field="sampling_params.stop")
+
+
+def age_recipients(texts: Sequence[str]) -> Recipients:
+    """Read the keys that an export is encrypted to.
+
+    Raises:
+        RequestRejected: One of them is no key.
+    """
+    try:
+        return read_recipients(texts)
+    except EngineError as error:
+        raise RequestRejected(error.message, field="age_encryption_recipients") from error
+
+
+def checkpoint_ttl(ttl_s: int | None) -> int | None:
+    """Check for how long a checkpoint may live.
+
+    Raises:
+        RequestRejected: It is not from an hour to ten years.
+    """
+    if ttl_s is not None and not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
+        message = f"must be from {MIN_TTL_S} (an hour) to {MAX_TTL_S} (ten years), got {ttl_s}"
+        raise RequestRejected(message, field="ttl_seconds")
+    return ttl_s
 
 
 def checkpoint_name(name: str) -> str:

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.store.database import Database
 
-SCHEMA = """
-CREATE TABLE promises (request_id TEXT PRIMARY KEY, kind TEXT, model_id TEXT, seq_id INTEGER,
-    form TEXT, body BLOB, size_bytes INTEGER DEFAULT 0, pruned INTEGER DEFAULT 0);
-CREATE UNIQUE INDEX promises_of_model ON promises (model_id, seq_id) WHERE seq_id IS NOT NULL;
-"""
 LOAD_THE_LAST_CHECKPOINT = (
     "the live weights of this model are lost, because the engine stopped: make a new training "
     "client from the last checkpoint (create_training_client_from_state_with_optimizer)"
@@ -57,11 +52,13 @@ class Journal:
     def open(self, row: PromiseRow) -> None:
         """Record an accepted operation."""
         self._database.write(
-            "INSERT INTO promises (request_id, kind, model_id, seq_id) VALUES (?, ?, ?, ?)",
+            "INSERT INTO promises (request_id, kind, model_id, seq_id, owner) "
+            "VALUES (?, ?, ?, ?, ?)",
             row.request_id,
             row.kind,
             row.model_id,
             row.seq_id,
+            row.owner,
         )
 
     def settle(self, request_id: str, outcome: Outcome) -> None:
@@ -133,4 +130,5 @@ class Journal:
             seq_id=row["seq_id"],
             outcome=outcome,
             pruned=pruned,
+            owner=row["owner"],
         )

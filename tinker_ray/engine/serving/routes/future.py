@@ -2,34 +2,78 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine.serving.answer import host_of, json_answer, outcome_answer
+from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, outcome_answer
+from tinker_ray.engine.serving.openapi import Completions, told, told_outcome
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.schema import RetrieveFutureRequest
-from tinker_ray.wire import codec
+from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.session_schema import (
+    CancelFutureRequest,
+    RetrieveFutureRequest,
+    RetrieveFuturesRequest,
+)
 
-router = APIRouter()
+if TYPE_CHECKING:
+    from tinker_ray.engine.store.row import Outcome
+
+router = APIRouter(route_class=JsonRoute)
 
 _TRY_AGAIN = 408
+_LARGE_BYTES = 1 << 20
 
 
-@router.post("/retrieve_future")
+@router.post("/retrieve_future", responses=told_outcome(404, 406, 410))
 async def retrieve_future(body: RetrieveFutureRequest, request: Request) -> Response:
-    """Answer with the outcome of a promise as soon as there is one, else with ``try_again``."""
-    host = host_of(request)
-    outcome = await host.promises.get(body.request_id).wait(host.settings.long_poll_s)
+    """Answer with the outcome of a promise as soon as there is one, else with ``try_again``.
+
+    Of a large one only the size, if the client allows that: it makes room and asks again.
+    """
+    host, owner = host_of(request), caller_of(request).owner
+    promise = host.promises.get(body.request_id, owner)
+    outcome = await promise.wait(host.settings.long_poll_s)
     if outcome is None:
         pending = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
         return json_answer(pending, _TRY_AGAIN)
-    return await outcome_answer(outcome, request.headers.get("accept", codec.JSON))
+    if body.allow_metadata_only and _is_large(outcome):
+        size_bytes = len(outcome.body)
+        return json_answer({"status": "complete_metadata", "response_payload_size": size_bytes})
+    answer = await outcome_answer(request, outcome)
+    if promise.target is not None:
+        host.sampling.acknowledge([promise.request_id])
+    return answer
 
 
-@router.post("/cancel_future")
-async def cancel_future(body: RetrieveFutureRequest, request: Request) -> Response:
+def _is_large(outcome: Outcome) -> bool:
+    return outcome.form in {"output", "sample"} and len(outcome.body) > _LARGE_BYTES
+
+
+@router.post("/retrieve_futures", responses=told(Completions, 404))
+async def retrieve_futures(body: RetrieveFuturesRequest, request: Request) -> Response:
+    """Tell which samples of one client of a sampling session have ended, as soon as some have."""
+    host, owner = host_of(request), caller_of(request).owner
+    sampler_id = body.target.sampling_session_id
+    host.sampling.sampler(sampler_id, owner, field="target.sampling_session_id")
+    target = (sampler_id, body.target.cloned_sampler_id)
+    feed = host.promises.completions.find(target)
+    if feed is None:
+        promised = host.sampling.promised(target)
+        feed = host.promises.open_feed(target, body.prev_cursor, promised)
+    host.sampling.acknowledge(feed.confirm(body.prev_cursor))
+    for request_id in body.retrieved_request_ids:
+        host.promises.forget(request_id, target)
+    timeout_s = host.settings.long_poll_s if body.timeout is None else body.timeout
+    completions, cursor = await feed.read(min(timeout_s, host.settings.long_poll_s))
+    return json_answer({"completions": [item.value() for item in completions], "cursor": cursor})
+
+
+@router.post("/cancel_future", responses=told(None))
+async def cancel_future(body: CancelFutureRequest, request: Request) -> Response:
     """Give a sample up; what is unknown, done or not a sample stays as it is."""
     try:
-        promise = host_of(request).promises.get(body.request_id)
+        promise = host_of(request).promises.get(body.request_id, caller_of(request).owner)
     except RequestRejected:
         return json_answer({})
     if promise.cancel is not None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from tinker_ray.engine.serving.answer import host_of, json_answer, record_answer
-from tinker_ray.engine.serving.schema import TelemetryRequest
+from tinker_ray.engine.serving.answer import (
+    caller_of,
+    host_of,
+    json_answer,
+    record_answer,
+)
+from tinker_ray.engine.serving.openapi import Accepted, Flags, Health, told
+from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.session_schema import ClientConfigRequest, TelemetryRequest
 from tinker_ray.types import GetServerCapabilitiesResponse, SupportedModel
 
-router = APIRouter()
-
-_REFRESH_INTERVAL_S = 300
+router = APIRouter(route_class=JsonRoute)
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=told(Health))
 async def healthz() -> Response:
     """Say that the engine answers."""
     return json_answer({"status": "ok"})
 
 
-@router.get("/get_server_capabilities")
+@router.get("/get_server_capabilities", responses=told(GetServerCapabilitiesResponse))
 async def get_server_capabilities(request: Request) -> Response:
     """List the base models."""
     models = [
@@ -31,22 +36,24 @@ async def get_server_capabilities(request: Request) -> Response:
         )
         for served in host_of(request).shelf
     ]
-    return record_answer(GetServerCapabilitiesResponse(supported_models=models))
+    return record_answer(request, GetServerCapabilitiesResponse(supported_models=models))
 
 
-@router.post("/client/config")
-async def client_config() -> Response:
+@router.post("/client/config", responses=told(Flags))
+async def client_config(body: ClientConfigRequest, request: Request) -> Response:  # noqa: ARG001
     """Tell clients what to do differently from their defaults."""
-    return json_answer({"parallel_fwdbwd_chunks": False, "proto_compress_fwdbwd": False})
+    return json_answer(host_of(request).settings.flags.config())
 
 
-@router.post("/client/dynamic_config")
-async def client_dynamic_config() -> Response:
+@router.post("/client/dynamic_config", responses=told(Flags))
+async def client_dynamic_config(body: ClientConfigRequest, request: Request) -> Response:  # noqa: ARG001
     """Tell clients what may change while they run."""
-    return json_answer({"refresh_interval_sec": _REFRESH_INTERVAL_S, "sample_cancel_enabled": True})
+    return json_answer(host_of(request).settings.flags.dynamic_config())
 
 
-@router.post("/telemetry")
-async def telemetry(body: TelemetryRequest) -> Response:  # noqa: ARG001 - checked, not kept
-    """Take a client's reports, and keep nothing of them."""
+@router.post("/telemetry", responses=told(Accepted))
+async def telemetry(body: TelemetryRequest, request: Request) -> Response:
+    """Take a client's reports, which end in a file of bounded size."""
+    owner = caller_of(request).owner
+    host_of(request).telemetry.write({"owner": owner, **body.model_dump()})
     return json_answer({"status": "accepted"})

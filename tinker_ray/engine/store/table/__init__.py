@@ -1,0 +1,1 @@
+"""The tables of the ledger, one module each: rows in and out, nothing decided."""
