@@ -6,15 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tinker_ray.clients.api_future import APIFuture
-from tinker_ray.core.custom_loss import TracedLoss, encode, trace
+from tinker_ray.core.custom_loss import PerDatumLossFn, TracedLoss, encode, trace
 from tinker_ray.core.loss_graph import check_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tinker_ray.clients.session import ClientSession
-    from tinker_ray.core.custom_loss import Graph, PerDatumLossFn, Tensor
+    from tinker_ray.core.custom_loss import Graph, Tensor
     from tinker_ray.types import CustomLossInput, CustomLossInputRank, Datum
+
+
+__all__ = ["LossHandle", "PerDatumLossFn", "open_custom_loss"]
 
 
 @dataclass(frozen=True)
