@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.lease_keeper import HolderInfo, News, Reply
-from tinker_ray.core.session import Heartbeat
+from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.limits import Backoff, PermitLedger
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
@@ -75,7 +75,7 @@ class SessionActor:
         self._version = 0
         self._holders: dict[str, _Holder] = {}
         self._trainings: dict[str, float] = {}
-        self._heartbeat = Heartbeat(self._session)
+        self._heartbeat = Heartbeat(self._link, service.session_id)
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:

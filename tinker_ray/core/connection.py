@@ -78,13 +78,7 @@ def open_link(
         ConfigurationError: There is no credential, or it or the address cannot work.
     """
     clock = clock or MonotonicClock()
-    credentials: Credentials
-    if flags.pjwt_auth_enabled:
-        command_only = flags.credential_default_source == "credential_cmd"
-        own = resolve(settings, command_only=command_only, exchanged=True)
-        credentials = exchanged(transport(settings, own), clock)
-    else:
-        credentials = resolve(settings)
+    credentials = credentials_for(settings, flags, clock, transport)
     return Link(
         transport(settings, credentials),
         clock,
@@ -92,3 +86,21 @@ def open_link(
         credentials,
         Patience(max_retries=settings.max_retries),
     )
+
+
+def credentials_for(
+    settings: Settings,
+    flags: ServerFlags,
+    clock: Clock,
+    transport: Callable[[Settings, Credentials], Transport] = HttpTransport.from_settings,
+) -> Credentials:
+    """Choose what a service is authenticated to by.
+
+    Raises:
+        ConfigurationError: There is no credential, or it or the address cannot work.
+    """
+    if not flags.pjwt_auth_enabled:
+        return resolve(settings)
+    command_only = flags.credential_default_source == "credential_cmd"
+    own = resolve(settings, command_only=command_only, exchanged=True)
+    return exchanged(transport(settings, own), clock)

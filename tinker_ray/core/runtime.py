@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tinker_ray.core.admission import Admission
 from tinker_ray.core.connection import connect
 from tinker_ray.core.flags import FlagsRefresh
+from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.sampling import SamplingCore
-from tinker_ray.core.session import Heartbeat, SessionCore, create_session
+from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import APIError
 from tinker_ray.limits.backoff import Backoff
@@ -48,7 +49,7 @@ class LocalRuntime:
         self.sampling = sampling_core(link)
         self.registry = RegistryCore(link)
         self._link = link
-        self._heartbeat = Heartbeat(session)
+        self._heartbeat = Heartbeat(link, session.session_id)
         self._refresh = FlagsRefresh(link)
         self._refresh.start()
         self._trainings: list[TrainingCore] = []

@@ -1,4 +1,4 @@
-"""A session: created once, kept alive by one heartbeat, the parent of models and sampling sessions.
+"""A session: created once, the parent of models and sampling sessions.
 
 Numbers of models and sampling sessions come from the caller, the one owner of the counters,
 because the service recognises a repeated creation by them.
@@ -6,7 +6,6 @@ because the service recognises a repeated creation by them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,7 @@ from tinker_ray.core.operation import (
 )
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.queue_log import QueueLog
-from tinker_ray.core.sdk_method import own_context
-from tinker_ray.errors import (
-    APIError,
-    APIStatusError,
-    ConfigurationError,
-    NotFoundError,
-    StaleHandleError,
-)
+from tinker_ray.errors import ConfigurationError, NotFoundError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 from tinker_ray.types import (
@@ -40,7 +32,7 @@ from tinker_ray.types import (
     WeightsInfoResponse,
 )
 from tinker_ray.version import __version__
-from tinker_ray.wire import endpoint, status
+from tinker_ray.wire import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,9 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_S = 10.0
-SILENCE_WARNING_S = 120.0
-
 
 class _CreatedSession(BaseModel):
     session_id: str
@@ -65,10 +54,6 @@ class _CreatedSession(BaseModel):
 
 class _CreatedSamplingSession(BaseModel):
     sampling_session_id: str
-
-
-class _Ignored(BaseModel):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +112,16 @@ async def create_session(
     return created.session_id
 
 
+def _adapter(info: WeightsInfoResponse, rank: int) -> LoraConfig:
+    """Describe the adapter that a checkpoint needs; what the service does not say is adapted."""
+    parts = {
+        "train_unembed": info.train_unembed,
+        "train_mlp": info.train_mlp,
+        "train_attn": info.train_attn,
+    }
+    return LoraConfig(rank=rank, **{key: part for key, part in parts.items() if part is not None})
+
+
 class SessionCore:
     """What can be done with an open session."""
 
@@ -142,35 +137,6 @@ class SessionCore:
     def __repr__(self) -> str:
         """Show the session."""
         return f"SessionCore({self.session_id!r})"
-
-    async def beat(self) -> None:
-        """Keep the session alive until it is finished; never raises on a failed beat.
-
-        Sends a heartbeat every 10 s. Warns at each beat once none has succeeded for 2 minutes.
-        Returns when the service says that the session is over (410), or when the link is closed.
-        """
-        last_success = self._link.clock.now()
-        while True:
-            await self._link.clock.sleep(HEARTBEAT_S)
-            try:
-                await self._link.call(
-                    endpoint.SESSION_HEARTBEAT, _Ignored, {"session_id": self.session_id}
-                )
-                last_success = self._link.clock.now()
-            except StaleHandleError:
-                return
-            except APIError as error:
-                if isinstance(error, APIStatusError) and error.status_code == status.GONE:
-                    logger.info("session %s is finished", self.session_id)
-                    return
-                silence_s = self._link.clock.now() - last_success
-                if silence_s > SILENCE_WARNING_S:
-                    logger.warning(
-                        "no heartbeat of session %s has succeeded for %.0f s: %s",
-                        self.session_id,
-                        silence_s,
-                        error,
-                    )
 
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """Tell the service that the session is over; an older service that cannot be told is fine.
@@ -294,7 +260,7 @@ class SessionCore:
         if not info.is_lora or info.lora_rank is None:
             message = f"{load.path} is no LoRA checkpoint: it cannot be trained further"
             raise ConfigurationError(message)
-        lora = LoraConfig(rank=info.lora_rank)
+        lora = _adapter(info, info.lora_rank)
         model = await self.create_model(
             model_seq_id, base_model or info.base_model, lora, user_metadata
         )
@@ -393,22 +359,3 @@ async def join_sampling_session(link: Link, sampling_session_id: str) -> int:
     body = {"sampling_session_id": sampling_session_id}
     joined = await link.call(endpoint.JOIN_SAMPLING_SESSION, JoinSamplingSessionResponse, body)
     return joined.client_counter
-
-
-class Heartbeat:
-    """The task that keeps a session alive, and its end."""
-
-    def __init__(self, session: SessionCore) -> None:
-        self._task = asyncio.get_running_loop().create_task(
-            session.beat(), name="heartbeat", context=own_context()
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still beats."""
-        return not self._task.done()
-
-    async def stop(self) -> None:
-        """End it; idempotent."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)

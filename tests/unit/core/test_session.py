@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from tests.fakes.clock import SteppedClock, settle
 from tinker_ray import errors
+from tinker_ray.config import Secret
 from tinker_ray.core.flags import JSON_ONLY, ServerFlags
 from tinker_ray.core.link import Link
-from tinker_ray.core.session import Heartbeat, ModelHandle, SessionCore, create_session
+from tinker_ray.core.session import ModelHandle, SessionCore, create_session
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
-from tinker_ray.types import LoraConfig
+from tinker_ray.types import DimuonOptimizerConfig, LoraConfig
 from tinker_ray.version import __version__
 
 V1 = "/api/v1/"
@@ -62,101 +61,17 @@ async def test_creating_a_session_says_who_we_are_and_passes_messages_on(
     ]
 
 
+async def test_a_session_may_have_a_project_and_a_name() -> None:
+    link, transport = link_over(create_session=[answer({"session_id": "S1"})])
+    await create_session(link, tags=[], user_metadata=None, project_id="p", display_name="nightly")
+    (body,) = bodies(transport, "create_session")
+    assert ("p", "nightly") == (body["project_id"], body["display_name"])
+
+
 async def test_a_session_without_an_id_is_refused() -> None:
     link, _ = link_over(create_session=[answer({})])
     with pytest.raises(errors.APIResponseValidationError, match="session_id"):
         await create_session(link, tags=[], user_metadata=None)
-
-
-# --- heartbeat ------------------------------------------------------------------------------------
-
-
-class Heart:
-    """A session whose heartbeats are answered by ``outcome``."""
-
-    def __init__(self) -> None:
-        self.clock = SteppedClock()
-        self.outcome: Response | Exception = answer({"type": "session_heartbeat"})
-        self.times: list[float] = []
-        self.session = SessionCore(Link(self, self.clock), "S1")
-        self.heartbeat = Heartbeat(self.session)
-
-    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:  # noqa: ARG002
-        assert {"session_id": "S1", "type": "session_heartbeat"} == json.loads(request.content)
-        self.times.append(self.clock.now())
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    async def aclose(self) -> None: ...
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
-async def test_the_heart_beats_every_ten_seconds_after_the_first_ten() -> None:
-    heart = Heart()
-    await heart.clock.advance(35.0)
-    assert [10.0, 20.0, 30.0] == heart.times
-    await heart.heartbeat.stop()
-    assert not heart.heartbeat.alive
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        answer(status=500),
-        answer(status=404),
-        answer(status=401),
-        errors.APIConnectionError(),
-        errors.APITimeoutError(),
-        Response(200, {}, b"<html>"),
-    ],
-)
-async def test_failed_beats_are_warned_of_at_each_beat_after_two_minutes(
-    failure: Response | Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    heart = Heart()
-    heart.outcome = failure
-    await heart.clock.advance(120.0)
-    assert [] == warnings(caplog)
-    await heart.clock.advance(20.0)
-    assert ["130 s", "140 s"] == [text.split("for ")[1][:5] for text in warnings(caplog)]
-    assert 14 == len(heart.times)
-    assert heart.heartbeat.alive
-    await heart.heartbeat.stop()
-
-
-async def test_a_success_ends_the_silence(caplog: pytest.LogCaptureFixture) -> None:
-    heart = Heart()
-    for _ in range(3):
-        heart.outcome = errors.APIConnectionError()
-        await heart.clock.advance(100.0)
-        heart.outcome = answer({})
-        await heart.clock.advance(10.0)
-    assert [] == warnings(caplog)
-    await heart.heartbeat.stop()
-
-
-@pytest.mark.parametrize("end", [answer(status=410), errors.StaleHandleError("closed")])
-async def test_the_heart_stops_when_the_session_or_the_link_is_over(
-    end: Response | Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    heart = Heart()
-    heart.outcome = end
-    await heart.clock.advance(500.0)
-    assert [10.0] == heart.times
-    assert not heart.heartbeat.alive
-    assert [] == warnings(caplog)
-    await heart.heartbeat.stop()
-
-
-async def test_stopping_twice_is_fine() -> None:
-    heart = Heart()
-    await settle()
-    await asyncio.gather(heart.heartbeat.stop(), heart.heartbeat.stop())
-    assert [] == heart.times
 
 
 # --- what a session makes -------------------------------------------------------------------------
@@ -172,6 +87,7 @@ def session_over(
         kept = {
             "created": {"model_id": "S1:train:4"},
             "loaded": {"path": PATH},
+            "uploaded": {"loss_id": "L1"},
         }
         return answer(kept[json.loads(request.content)["request_id"]])
 
@@ -278,6 +194,86 @@ async def test_a_sampling_session_is_opened_on_what_is_asked_for(target: dict[st
             **target,
         }
     ] == bodies(transport, "create_sampling_session")
+
+
+async def test_a_sampling_session_is_opened_on_a_path_of_the_service_only() -> None:
+    session, transport = session_over()
+    with pytest.raises(ValueError, match="tinker://"):
+        await session.create_sampling_session(0, model_path="/home/me/weights")
+    assert [] == transport.sent
+
+
+async def test_a_model_may_have_another_optimizer() -> None:
+    session, transport = session_over(create_model=[CREATED], load_weights=[LOADED])
+    dimuon = DimuonOptimizerConfig()
+    await session.create_model(4, "base", LoraConfig(rank=8), optimizer_config=dimuon)
+    await session.create_model_from_state(4, PATH, optimizer=False, optimizer_config=dimuon)
+    for path in ("create_model", "load_weights"):
+        assert {"type": "dimuon", "version": 1} == bodies(transport, path)[0]["optimizer_config"]
+
+
+async def test_a_model_may_be_made_of_somebody_elses_checkpoint_on_another_base() -> None:
+    session, transport = session_over(load_weights=[LOADED])
+    await session.create_model_from_state(
+        4, PATH, optimizer=False, base_model="base", weights_access_token=Secret("very-secret")
+    )
+    (body,) = bodies(transport, "load_weights")
+    assert ("base", "very-secret") == (body["base_model"], body["weights_access_token"])
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"weights_access_token": Secret("very-secret")},
+        {"optimizer_config": DimuonOptimizerConfig()},
+    ],
+)
+async def test_an_older_service_is_not_asked_for_what_it_cannot(wish: dict[str, Any]) -> None:
+    session, transport = session_over(JSON_ONLY)
+    with pytest.raises(errors.ConfigurationError, match="this service knows neither") as caught:
+        await session.create_model_from_state(0, PATH, optimizer=False, **wish)
+    assert "very-secret" not in str(caught.value)
+    assert [] == transport.sent
+
+
+async def test_an_older_service_makes_the_adapter_that_the_checkpoint_needs() -> None:
+    info = {"base_model": "base", "is_lora": True, "lora_rank": 16, "train_unembed": False}
+    session, transport = session_over(
+        JSON_ONLY, weights_info=[answer(info)], create_model=[CREATED], load_weights=[LOADED]
+    )
+    await session.create_model_from_state(4, PATH, optimizer=False, base_model="other")
+    (created,) = bodies(transport, "create_model")
+    assert "other" == created["base_model"]
+    assert {
+        "rank": 16,
+        "train_unembed": False,
+        "train_mlp": True,
+        "train_attn": True,
+    } == created["lora_config"]
+
+
+async def test_a_further_client_of_a_sampling_session_is_numbered_by_the_service() -> None:
+    session, transport = session_over(join_sampling_session=[answer({"client_counter": 7})])
+    assert 7 == await session.join_sampling_session("S1:sample:0")
+    assert [{"sampling_session_id": "S1:sample:0", "type": "join_sampling_session"}] == bodies(
+        transport, "join_sampling_session"
+    )
+
+
+async def test_a_custom_loss_is_uploaded_with_its_graph() -> None:
+    session, transport = session_over(create_custom_loss=[answer({"request_id": "uploaded"})])
+    inputs, graph = [{"name": "logprobs", "rank": 1}], {"format": 1, "nodes": []}
+    assert "L1" == await session.create_custom_loss(2, "mine", inputs, graph)
+    assert [
+        {
+            "session_id": "S1",
+            "custom_loss_seq_id": 2,
+            "name": "mine",
+            "inputs": inputs,
+            "graph": graph,
+            "type": "create_custom_loss",
+        }
+    ] == bodies(transport, "create_custom_loss")
 
 
 async def test_capabilities_list_the_models() -> None:
