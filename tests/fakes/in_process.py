@@ -21,11 +21,12 @@ from tinker_ray.config import Secret, Settings
 from tinker_ray.core.connection import connect
 from tinker_ray.core.runtime import LocalRuntime
 from tinker_ray.core.session import SessionCore, create_session
-from tinker_ray.engine.host import Host, HostSettings
+from tinker_ray.engine.host import Host
 from tinker_ray.engine.model.base_model import BaseModel
 from tinker_ray.engine.sampling.sampler import Sampler
 from tinker_ray.engine.served_model import ServedModel
 from tinker_ray.engine.serving.app import create_app
+from tinker_ray.engine.settings import HostSettings
 from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.transport.http import HttpTransport
 
@@ -84,7 +85,7 @@ class InProcess:
     async def _start(self) -> Host:
         served = ServedModel(self.base, "/no/tokenizer", self.trainer, Sampler(self.base))
         host = Host([served], self.folder, self.settings)
-        self.app = create_app(host, api_key=None)
+        self.app = create_app(host)
         return host
 
     async def _stop(self) -> None:
