@@ -6,8 +6,11 @@ Metrics carry their reduction in their name (``loss:sum``) and are joined by it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from tinker_ray.errors import WireFormatError
 from tinker_ray.types import DmelChunk, EncodedTextChunk, ForwardBackwardOutput, ImageChunk
@@ -127,7 +130,7 @@ def join_metrics(parts: Sequence[dict[str, float]], counts: Sequence[int]) -> di
     """Reduce metrics that every part has by their suffix; a key with an unknown suffix is dropped.
 
     Raises:
-        WireFormatError: A name has not exactly one colon.
+        WireFormatError: A name has not exactly one colon, or a hash is no number.
     """
     joined: dict[str, float] = {}
     for key in parts[0]:
@@ -142,6 +145,8 @@ def _reduce(key: str, values: list[float], counts: Sequence[int]) -> dict[str, f
     reduction = key.partition(":")[2]
     if reduction == "unique":
         return {key if i == 0 else f"{key}_{i}": value for i, value in enumerate(values)}
+    if reduction in _HASHES:
+        return {key: _HASHES[reduction](_integers(key, values))}
     reduce = _REDUCTIONS.get(reduction)
     return {} if reduce is None else {key: reduce(values, counts)}
 
@@ -151,22 +156,31 @@ def _mean(values: list[float], counts: Sequence[int]) -> float:
     return weighted / sum(counts)
 
 
-def _hash2(values: list[float]) -> float:
-    # An int, as upstream gives it: a float would round what identifies a batch.
-    return sum(int(value) for value in values) % _HASH_MODULUS
+def _integers(key: str, values: list[float]) -> list[int]:
+    if not all(map(math.isfinite, values)):
+        raise WireFormatError("a hash is an integer", field=f"metrics.{key}")
+    return [int(value) for value in values]
 
 
-def _hash_unordered(values: list[float]) -> float:
+def _hash2(values: list[int]) -> int:
+    return sum(values) % _HASH_MODULUS
+
+
+def _hash_unordered(values: list[int]) -> int:
     # Python's hash of a tuple of ints is the same in every process.
-    return hash(tuple(sorted(int(value) for value in values)))
+    return hash(tuple(sorted(values)))
 
 
 _REDUCTIONS: dict[str, Callable[[list[float], Sequence[int]], float]] = {
     "sum": lambda values, _: sum(values),
-    "min": lambda values, _: min(values),
-    "max": lambda values, _: max(values),
+    "min": lambda values, _: float(np.min(values)),
+    "max": lambda values, _: float(np.max(values)),
     "mean": _mean,
-    "slack": lambda values, counts: max(values) - _mean(values, counts),
-    "hash2": lambda values, _: _hash2(values),
-    "hash_unordered": lambda values, _: _hash_unordered(values),
+    "slack": lambda values, counts: float(np.max(values)) - _mean(values, counts),
 }
+"""NaN anywhere gives NaN."""
+_HASHES: dict[str, Callable[[list[int]], int]] = {
+    "hash2": _hash2,
+    "hash_unordered": _hash_unordered,
+}
+"""These stay integers: a float would round what identifies a batch."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinker_ray.errors import WireFormatError
-from tinker_ray.wire import json_codec, json_sample, proto_codec, proto_sample
+from tinker_ray.wire import compression, json_codec, json_sample, proto_codec, proto_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +38,7 @@ def is_protobuf(content_type: str) -> bool:
 
 def compressed(body: Body) -> Body:
     """Compress a body with zstd."""
-    import zstandard  # where it is wanted
-
-    content = zstandard.ZstdCompressor().compress(body.content)
-    return Body(content, body.content_type, "zstd")
+    return Body(compression.compress(body.content), body.content_type, compression.ZSTD)
 
 
 def encode_forward_backward(request: ForwardBackwardRequest, *, proto: bool) -> Body:

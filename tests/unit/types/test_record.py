@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from tinker_ray.types import (
@@ -103,3 +105,26 @@ def test_a_tinker_path_tells_its_run_kind_and_checkpoint(segment: str, kind: str
 def test_another_shape_is_no_tinker_path(path: str) -> None:
     with pytest.raises(ValueError, match="invalid checkpoint path"):
         ParsedCheckpointTinkerPath.from_tinker_path(path)
+
+
+RUNS = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(RUNS, st.sampled_from(["weights", "sampler_weights", "external_weights"]), RUNS)
+def test_any_run_and_name_make_a_path_that_gives_them_back(
+    run: str, segment: str, name: str
+) -> None:
+    parsed = ParsedCheckpointTinkerPath.from_tinker_path(f"tinker://{run}/{segment}/{name}")
+    assert (run, f"{segment}/{name}") == (parsed.training_run_id, parsed.checkpoint_id)
+    assert f"tinker://{parsed.training_run_id}/{parsed.checkpoint_id}" == parsed.tinker_path
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=20) | st.text(max_size=20).map("tinker://".__add__))
+def test_any_text_is_a_path_or_is_refused(text: str) -> None:
+    try:
+        parsed = ParsedCheckpointTinkerPath.from_tinker_path(text)
+    except ValueError:
+        return
+    assert text == f"tinker://{parsed.training_run_id}/{parsed.checkpoint_id}"

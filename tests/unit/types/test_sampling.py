@@ -127,7 +127,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ROWS)
 def test_rows_of_pairs_come_back(rows: list[list[tuple[int, float]] | None]) -> None:
     expected = rows if any(rows) else []

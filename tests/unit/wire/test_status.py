@@ -65,6 +65,69 @@ def test_only_2xx_is_success(code: int, success: bool) -> None:  # noqa: FBT001
     assert success is status.is_success(code)
 
 
+@pytest.mark.parametrize("code,success", [(200, True), (302, True), (399, True), (400, False)])
+def test_a_redirect_is_success_where_it_is_the_answer(code: int, success: bool) -> None:  # noqa: FBT001
+    assert success is status.is_success(code, redirects=True)
+
+
+@pytest.mark.parametrize(
+    "code,headers,rejected",
+    [
+        (400, {}, True),
+        (400, {"content-length": "0"}, True),
+        (400, {"content-length": "17"}, False),
+        (401, {"content-length": "0"}, False),
+        (500, {}, False),
+    ],
+)
+def test_a_400_without_content_is_a_proxys(
+    code: int,
+    headers: dict[str, str],
+    rejected: bool,  # noqa: FBT001
+) -> None:
+    assert rejected is status.is_proxy_rejection(code, headers)
+
+
+@pytest.mark.parametrize(
+    "code,challenge,invalid",
+    [
+        (401, 'Bearer realm="tinker", error="invalid_token"', True),
+        (401, 'Bearer error="invalid_request"', False),
+        (401, "", False),
+        (403, 'Bearer error="invalid_token"', False),
+    ],
+)
+def test_a_rejected_token_is_told_from_a_missing_right(
+    code: int,
+    challenge: str,
+    invalid: bool,  # noqa: FBT001
+) -> None:
+    assert invalid is status.is_invalid_token(code, {"www-authenticate": challenge})
+
+
+@pytest.mark.parametrize(
+    "headers,expected",
+    [
+        ({}, None),
+        ({"x-deprecation-note": ""}, None),
+        ({"x-deprecation-level": "error"}, None),
+        ({"x-deprecation-note": "soon"}, status.Deprecation("soon", is_error=False)),
+        (
+            {"x-deprecation-note": "now", "x-deprecation-level": " Error "},
+            status.Deprecation("now", is_error=True),
+        ),
+        (
+            {"x-deprecation-note": "soon", "x-deprecation-level": "warning"},
+            status.Deprecation("soon", is_error=False),
+        ),
+    ],
+)
+def test_a_note_says_what_is_going_to_change(
+    headers: dict[str, str], expected: status.Deprecation | None
+) -> None:
+    assert expected == status.deprecation(headers)
+
+
 @pytest.mark.parametrize(
     "headers,expected_s",
     [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import zstandard
 from google.protobuf.message import DecodeError
 
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.wire import codec
+from tinker_ray.errors import WireFormatError
+from tinker_ray.wire import codec, compression
 from tinker_ray.wire import tinker_public_pb2 as pb
 
 if TYPE_CHECKING:
@@ -37,14 +37,11 @@ async def plain_body(request: Request) -> bytes:
 
 def _decompress(content: bytes) -> bytes:
     try:
-        with zstandard.ZstdDecompressor().stream_reader(content) as reader:
-            plain: bytes = reader.read(MAX_BODY_BYTES + 1)
-    except zstandard.ZstdError as error:
-        raise RequestRejected(f"not zstd: {error}", field="body") from error
-    if len(plain) > MAX_BODY_BYTES:
-        message = f"has more than {MAX_BODY_BYTES} bytes"
-        raise RequestRejected(message, field="body", status_code=413)
-    return plain
+        return compression.decompress(content, MAX_BODY_BYTES)
+    except compression.TooLargeError as error:
+        raise RequestRejected(error.message, field="body", status_code=413) from error
+    except WireFormatError as error:
+        raise RequestRejected(error.message, field="body") from error
 
 
 def turn_of(content: bytes, content_type: str) -> tuple[str, int] | None:
