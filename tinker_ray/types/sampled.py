@@ -111,10 +111,11 @@ class SampledSequence(Value):
         topk_logprobs: Sequence[Sequence[tuple[int, float]] | None] | None = None,
     ) -> None:
         """Take arrays, or lists by the names of their views."""
-        ids = np.asarray(() if tokens is None else tokens, dtype=np.int32)
+        if tokens_np is None:
+            tokens_np = np.asarray(() if tokens is None else tokens, dtype=np.int32)
         object.__setattr__(self, "stop_reason", stop_reason)
         object.__setattr__(self, "sequence_id", sequence_id)
-        object.__setattr__(self, "tokens_np", ids if tokens_np is None else tokens_np)
+        object.__setattr__(self, "tokens_np", tokens_np)
         object.__setattr__(self, "logprobs_np", _floats(logprobs_np, logprobs))
         object.__setattr__(self, "topk_logprobs_np", _topk(topk_logprobs_np, topk_logprobs))
 
