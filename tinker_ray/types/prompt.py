@@ -132,6 +132,7 @@ _KINDS: dict[str, type[ModelInputChunk]] = {
     "dmel": DmelChunk,
 }
 """Kinds of chunks by the key that only they have: older clients send no ``type``."""
+_CHUNK = tuple(_KINDS.values())
 
 
 def _expected(expected_tokens: int | None) -> int:
@@ -157,8 +158,8 @@ def _bytes(data: Any, where: str) -> bytes:  # noqa: ANN401 - what a caller may 
 
 
 def _chunk(value: object) -> ModelInputChunk:
-    if isinstance(value, Value):
-        return value  # type: ignore[return-value]  # ModelInput checks the kinds
+    if isinstance(value, _CHUNK):
+        return value
     if isinstance(value, Mapping):
         for key, kind in _KINDS.items():
             if key in value:
@@ -173,9 +174,10 @@ class ModelInput(Value):
 
     chunks: Sequence[ModelInputChunk] = ()
 
-    @classmethod
-    def _nested(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        return fields | {"chunks": [_chunk(item) for item in fields.get("chunks", ())]}
+    def __post_init__(self) -> None:
+        """Turn mappings into chunks; refuse what is neither."""
+        if not all(isinstance(chunk, _CHUNK) for chunk in self.chunks):
+            object.__setattr__(self, "chunks", [_chunk(chunk) for chunk in self.chunks])
 
     @classmethod
     def from_ints(cls, tokens: Sequence[int] | npt.NDArray[np.integer]) -> ModelInput:

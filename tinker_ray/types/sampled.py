@@ -222,14 +222,13 @@ class SampleResponse(Value):
         return nested
 
     def _dumped(self) -> dict[str, Any]:
-        alternatives = self.prompt_alt_tokens
         return {
             "sequences": list(self.sequences),
             "prompt_logprobs": self.prompt_logprobs,
             "topk_prompt_logprobs": self.topk_prompt_logprobs,
             "target_prompt_logprobs": self.target_prompt_logprobs,
             "prompt_cache_hit_tokens": self.prompt_cache_hit_tokens,
-            "prompt_alt_tokens": None if alternatives is None else vars(alternatives),
+            "prompt_alt_tokens": self.prompt_alt_tokens,
         }
 
 

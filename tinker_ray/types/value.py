@@ -92,6 +92,8 @@ def _plain(value: Any, mode: Mode, exclude_none: bool) -> Any:  # noqa: ANN401, 
         return value.tolist()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode() if mode == "json" else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item, mode, exclude_none) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,12 @@ def test_audio_is_as_long_as_its_container_says(content: bytes, length: int) -> 
 def test_what_is_no_container_has_no_length(content: bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         _ = DmelChunk(content).length
+
+
+def test_chunks_may_be_mappings_and_nothing_else() -> None:
+    mapping: Any = {"tokens": [1], "type": "encoded_text"}
+    assert ModelInput.from_ints([1]) == ModelInput([mapping])
+    wrong: Any
+    for wrong in (5, "text", [1, 2]):
+        with pytest.raises(ValueError, match="a chunk has one of tokens, data, location, dmel"):
+            ModelInput.empty().append(wrong)

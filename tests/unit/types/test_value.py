@@ -19,6 +19,7 @@ from tinker_ray.types import (
     ImageChunk,
     ModelInput,
     PromptAltTokens,
+    PromptProvenanceSpan,
     SampledSequence,
     SampleResponse,
     TensorData,
@@ -102,6 +103,13 @@ def test_a_sample_comes_back_from_its_json() -> None:
     assert dumped == again.model_dump(mode="json")
     assert [None, [[5, -0.5], [6, -2.0]]] == dumped["topk_prompt_logprobs"]
     assert sampled().prompt_alt_tokens == again.prompt_alt_tokens
+
+
+def test_provenance_dumps_by_its_fields() -> None:
+    span = PromptProvenanceSpan(sequence_id="q/0", length=1)
+    traced = Datum(ModelInput.from_ints([1]), {}).with_provenance([span], [])
+    dumped = json.loads(traced.model_dump_json())
+    assert [{"sequence_id": "q/0", "offset": 0, "length": 1}] == dumped["model_input_spans"]
 
 
 def test_older_clients_send_no_kinds() -> None:
