@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from tinker_ray.engine.sampling.draw import DrawPlan
+from tinker_ray.engine.sampling.draw import DrawPlan, draw_several
 from tinker_ray.types import SamplingParams
 
 CPU = torch.device("cpu")
@@ -15,7 +15,8 @@ def draw(
     logits: torch.Tensor, params: SamplingParams, uniforms: np.ndarray
 ) -> tuple[list[int], list[float]]:
     rows = logits.expand(len(uniforms), -1)
-    return DrawPlan([params] * len(uniforms), CPU).draw(rows, uniforms)
+    drawn = DrawPlan([params] * len(uniforms), CPU).draw(rows, uniforms)
+    return drawn.tokens, drawn.logprobs
 
 
 def slow_distribution(
@@ -89,9 +90,9 @@ def test_each_row_has_its_own_parameters() -> None:
         SamplingParams(temperature=5.0),
         SamplingParams(top_k=3, top_p=0.9),
     ]
-    together, _ = DrawPlan(params, CPU).draw(logits, uniforms)
+    together = DrawPlan(params, CPU).draw(logits, uniforms).tokens
     alone = [
-        DrawPlan([item], CPU).draw(logits[row : row + 1], uniforms[row : row + 1])[0][0]
+        DrawPlan([item], CPU).draw(logits[row : row + 1], uniforms[row : row + 1]).tokens[0]
         for row, item in enumerate(params)
     ]
     assert alone == together
@@ -105,5 +106,38 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
 
 def test_logits_that_are_not_finite_show_in_the_logprob() -> None:
     logits = torch.tensor([[0.0, float("nan")], [0.0, 1.0]])
-    _, logprobs = DrawPlan([SamplingParams()] * 2, CPU).draw(logits, np.array([0.3, 0.3]))
+    logprobs = DrawPlan([SamplingParams()] * 2, CPU).draw(logits, np.array([0.3, 0.3])).logprobs
     assert [False, True] == np.isfinite(logprobs).tolist()
+
+
+def test_rows_that_ask_for_it_get_their_likeliest_tokens() -> None:
+    logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (4, 20)).astype(np.float32))
+    params = [SamplingParams(temperature=0.5)] * 4
+    plan = DrawPlan(params, CPU, [2, 0, 20, 1])
+    best = plan.draw(logits, np.full(4, 0.5)).best
+    assert best is not None
+    logprobs = torch.log_softmax(logits, -1).numpy()
+    for row, count in ((0, 2), (2, 20), (3, 1)):
+        order = np.argsort(-logprobs[row])[:count]
+        np.testing.assert_array_equal(order, best.ids[row])
+        np.testing.assert_array_equal(logprobs[row][order], best.logprobs[row])
+    assert {0, 2, 3} == set(best.ids) == set(best.logprobs)
+    assert DrawPlan(params, CPU).draw(logits, np.full(4, 0.5)).best is None
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_several_draws_of_a_row_follow_its_distribution(temperature: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = torch.from_numpy(rng.normal(0, 1, (2, 7)).astype(np.float32))
+    uniforms = (np.arange(20_000) + 0.5) / 20_000
+    tokens = draw_several(logits, temperature, np.stack([uniforms, rng.permutation(uniforms)]))
+    expected = torch.softmax(logits / temperature, -1).numpy()
+    for row in range(2):
+        shares = np.bincount(tokens[row].numpy(), minlength=7) / 20_000
+        np.testing.assert_allclose(shares, expected[row], atol=1e-4)
+
+
+def test_several_draws_at_temperature_zero_are_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    drawn = draw_several(logits, 0.0, np.random.default_rng(0).random((2, 3)))
+    assert [[1, 1, 1], [0, 0, 0]] == drawn.tolist()

@@ -24,7 +24,14 @@ from tinker_ray.engine.model.base_model import BaseModel
 from tinker_ray.engine.sampling.sampler import SampleJob, Sampler
 from tinker_ray.engine.training.trainer import Trainer
 from tinker_ray.errors import EngineError
-from tinker_ray.types import AdamParams, LoraConfig, SampledSequence, SampleResponse, SamplingParams
+from tinker_ray.types import (
+    AdamParams,
+    LoraConfig,
+    SampledSequence,
+    SampleResponse,
+    SamplingParams,
+    TensorData,
+)
 
 PROMPT = random_tokens(np.random.default_rng(0), 6)
 
@@ -255,7 +262,7 @@ def test_prompt_logprobs_start_with_none(sampler: Sampler) -> None:
 
 
 def test_top_k_prompt_logprobs_are_the_likeliest(sampler: Sampler) -> None:
-    request = SampleJob(PROMPT, None, params(max_tokens=1), 1, True, VOCAB_SIZE + 2)  # noqa: FBT003
+    request = SampleJob(PROMPT, None, params(max_tokens=1), 1, True, VOCAB_SIZE)  # noqa: FBT003
     response = sampler.submit(request).result(20)
     topk, logprobs = response.topk_prompt_logprobs, response.prompt_logprobs
     assert topk is not None
@@ -266,7 +273,7 @@ def test_top_k_prompt_logprobs_are_the_likeliest(sampler: Sampler) -> None:
         assert row is not None
         values = [value for _, value in row]
         assert sorted(values, reverse=True) == values
-        assert VOCAB_SIZE == len(row)  # cells beyond the vocabulary are empty
+        assert VOCAB_SIZE == len(row)
         assert dict(row)[int(PROMPT[position])] == pytest.approx(logprobs[position], abs=1e-6)
 
 
@@ -278,6 +285,83 @@ def test_top_k_prompt_logprobs_do_not_need_prompt_logprobs(sampler: Sampler) -> 
     assert (len(PROMPT), 2) == response.topk_prompt_logprobs_np.token_ids.shape
 
 
+def test_each_drawn_position_tells_its_likeliest_tokens(sampler: Sampler) -> None:
+    drawn = params(max_tokens=6, stop=[], seed=1)
+    futures = [
+        sampler.submit(SampleJob(PROMPT, None, drawn, 3, topk_sample_logprobs=k))
+        for k in (0, 2, VOCAB_SIZE)
+    ]
+    plain, some, everything = (future.result(20).sequences for future in futures)
+    for without, few, full in zip(plain, some, everything, strict=True):
+        assert without.topk_logprobs_np is None
+        assert few.topk_logprobs_np is not None
+        assert full.topk_logprobs_np is not None
+        assert without.tokens == few.tokens == full.tokens
+        assert (6, 2) == few.topk_logprobs_np.token_ids.shape
+        np.testing.assert_array_equal(
+            few.topk_logprobs_np.logprobs, full.topk_logprobs_np.logprobs[:, :2]
+        )
+        assert full.topk_logprobs is not None
+        assert full.logprobs is not None
+        for token, logprob, row in zip(full.tokens, full.logprobs, full.topk_logprobs, strict=True):
+            assert dict(row or ())[token] == pytest.approx(logprob, abs=1e-6)
+
+
+def test_no_drawn_position_tells_nothing(sampler: Sampler) -> None:
+    request = SampleJob(PROMPT, None, params(max_tokens=0), topk_sample_logprobs=2)
+    (sequence,) = sampler.submit(request).result(20).sequences
+    assert sequence.topk_logprobs_np is not None
+    assert (0, 2) == sequence.topk_logprobs_np.token_ids.shape
+
+
+def test_alternatives_depend_on_the_seed_and_on_nothing_else(sampler: Sampler) -> None:
+    def alternatives(seed: int, num_samples: int = 1) -> list[list[int]]:
+        drawn = params(seed=seed)
+        request = SampleJob(PROMPT, None, drawn, num_samples, prompt_alt_tokens_k=3)
+        told = sampler.submit(request).result(20).prompt_alt_tokens
+        assert told is not None
+        tokens: list[list[int]] = told.tokens.tolist()
+        return tokens
+
+    expected = alternatives(1)
+    assert len(PROMPT) - 1 == len(expected)
+    assert expected == alternatives(1, num_samples=5)
+    assert expected != alternatives(2)
+    crowd = [
+        SampleJob(PROMPT[: 3 + i % 7], None, params(seed=i), prompt_alt_tokens_k=2)
+        for i in range(20)
+    ]
+    futures = [sampler.submit(request) for request in crowd]
+    assert expected == alternatives(1)
+    for future in futures:
+        future.result(20)
+
+
+def test_what_is_told_of_a_prompt_is_what_the_model_says(sampler: Sampler) -> None:
+    targets = np.full((len(PROMPT) - 1, 2), -1)
+    targets[2], targets[4, 1] = (9, 8), 7
+    request = SampleJob(
+        PROMPT,
+        None,
+        params(max_tokens=1, seed=3),
+        topk_prompt_logprobs=VOCAB_SIZE,
+        target_prompt_logprobs=TensorData.from_numpy(targets),
+        prompt_alt_tokens_k=4,
+    )
+    response = sampler.submit(request).result(20)
+    assert response.topk_prompt_logprobs is not None
+    assert response.target_prompt_logprobs is not None
+    assert response.prompt_alt_tokens is not None
+    table = [dict(row or ()) for row in response.topk_prompt_logprobs[1:]]
+    told = response.target_prompt_logprobs.tolist()
+    assert [table[2][9], table[2][8], 0.0, table[4][7]] == [*told[2], *told[4]]
+    tokens = response.prompt_alt_tokens.tokens.tolist()
+    logprobs = response.prompt_alt_tokens.logprobs.tolist()
+    for row, ids, values in zip(table, tokens, logprobs, strict=True):
+        assert [row[token] for token in ids] == values
+    assert 0 == response.prompt_cache_hit_tokens
+
+
 @pytest.mark.parametrize(
     "request_, message",
     [
@@ -287,6 +371,15 @@ def test_top_k_prompt_logprobs_do_not_need_prompt_logprobs(sampler: Sampler) -> 
         (job(np.array([-1])), "prompt has a token outside of 0 to"),
         (SampleJob(PROMPT, None, params(), num_samples=0), "num_samples"),
         (SampleJob(PROMPT, None, params(), topk_prompt_logprobs=-1), "topk_prompt_logprobs"),
+        (
+            SampleJob(PROMPT, None, params(), topk_prompt_logprobs=VOCAB_SIZE + 1),
+            "topk_prompt_logprobs: must be from 0",
+        ),
+        (SampleJob(PROMPT, None, params(), topk_sample_logprobs=-1), "topk_sample_logprobs: must"),
+        (
+            SampleJob(PROMPT, None, params(), 10**6, topk_sample_logprobs=VOCAB_SIZE),
+            "topk_sample_logprobs: asks for",
+        ),
         (job(top_k=0), "top_k"),
         (job(stop=[""]), "stop must be non-empty strings"),
     ],

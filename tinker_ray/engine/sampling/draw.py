@@ -9,7 +9,7 @@ Top-k comes first, top-p then keeps the likeliest tokens that together reach p o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +25,42 @@ _CANDIDATES = 1024
 """Tokens to sort before sorting them all: top-p rarely needs more."""
 
 
+class Best(NamedTuple):
+    """The likeliest tokens of some rows, likeliest first.
+
+    Attributes:
+        ids: By row, int32 ``(k,)``.
+        logprobs: By row, float32 ``(k,)``.
+    """
+
+    ids: dict[int, npt.NDArray[np.int32]]
+    logprobs: dict[int, npt.NDArray[np.float32]]
+
+
+class Drawn(NamedTuple):
+    """A token for every row, its logprob, and the likeliest tokens of rows that ask for them."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    best: Best | None = None
+
+
 class DrawPlan:
     """The parameters of a batch of rows, ready to be applied step after step."""
 
-    def __init__(self, params: Sequence[SamplingParams], device: torch.device) -> None:
-        """Take the parameters of row ``i`` from ``params[i]``."""
+    def __init__(
+        self,
+        params: Sequence[SamplingParams],
+        device: torch.device,
+        num_best: Sequence[int] = (),
+    ) -> None:
+        """Take the parameters of row ``i`` from ``params[i]``.
+
+        Args:
+            params: How to draw.
+            device: Where the logits are.
+            num_best: For each row how many of the likeliest tokens to report; none if empty.
+        """
         temperatures = [item.temperature for item in params]
         greedy = [row for row, value in enumerate(temperatures) if value == 0]
         truncated = [
@@ -38,6 +69,7 @@ class DrawPlan:
             if item.temperature > 0 and (item.top_k > 0 or item.top_p < 1)
         ]
         self._device = device
+        self._num_best = {row: number for row, number in enumerate(num_best) if number}
         self._temperature: torch.Tensor | None = None
         if any(value not in {0.0, 1.0} for value in temperatures):
             divisors = [value or 1.0 for value in temperatures]
@@ -53,7 +85,7 @@ class DrawPlan:
         self,
         logits_NV: torch.Tensor,
         uniforms: npt.NDArray[np.float64],
-    ) -> tuple[list[int], list[float]]:
+    ) -> Drawn:
         """Return a token and its logprob for each row of ``(N, vocab)`` logits.
 
         Logprobs are those of the logits as they are: no temperature, no truncation. A row of logits
@@ -74,7 +106,38 @@ class DrawPlan:
         if self._greedy is not None:
             tokens[self._greedy] = logits_NV[self._greedy].argmax(dim=-1, keepdim=True)
         chosen = logprobs.gather(-1, tokens)
-        return tokens[:, 0].tolist(), chosen[:, 0].tolist()
+        best = self._best(logprobs) if self._num_best else None
+        return Drawn(tokens[:, 0].tolist(), chosen[:, 0].tolist(), best)
+
+    def _best(self, logprobs: torch.Tensor) -> Best:
+        rows = list(self._num_best)
+        largest = max(self._num_best.values())
+        values, ids = logprobs[rows].topk(largest, dim=-1)
+        all_ids, all_values = ids.int().cpu().numpy(), values.cpu().numpy()
+        counts = [(i, row, self._num_best[row]) for i, row in enumerate(rows)]
+        return Best(
+            {row: all_ids[i, :number] for i, row, number in counts},
+            {row: all_values[i, :number] for i, row, number in counts},
+        )
+
+
+def draw_several(
+    logits_NV: torch.Tensor, temperature: float, uniforms: npt.NDArray[np.float64]
+) -> torch.Tensor:
+    """Draw tokens with replacement from each row of logits, without truncation.
+
+    Args:
+        logits_NV: ``(N, vocab)``.
+        temperature: 0 gives the likeliest token every time.
+        uniforms: Numbers in [0, 1), ``(N, k)``, one for each draw.
+
+    Returns:
+        Token ids, int64 ``(N, k)``.
+    """
+    if temperature == 0:
+        return logits_NV.argmax(dim=-1, keepdim=True).expand(-1, uniforms.shape[1])
+    probabilities = torch.softmax(logits_NV / temperature, dim=-1)
+    return _invert(probabilities, torch.from_numpy(uniforms).to(logits_NV.device))
 
 
 def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

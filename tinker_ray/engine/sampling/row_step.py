@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.model.base_model import BaseModel
     from tinker_ray.engine.model.inference import Inference
+    from tinker_ray.engine.sampling.draw import Drawn
     from tinker_ray.engine.sampling.sequence import Sequence
 
 _NO_TOKEN = -1
@@ -47,6 +48,13 @@ class StopTable:
         """Say for each row whether its token is one of its stop tokens."""
         found: list[bool] = (self._ids == np.asarray(tokens)[:, None]).any(axis=1).tolist()
         return found
+
+
+def plan_of(sequences: collections.abc.Sequence[Sequence], device: torch.device) -> DrawPlan:
+    """Plan the draws of a batch of sequences, one a row."""
+    requests = [sequence.job.request for sequence in sequences]
+    num_best = [request.topk_sample_logprobs for request in requests]
+    return DrawPlan([request.params for request in requests], device, num_best)
 
 
 class RowStep:
@@ -97,8 +105,7 @@ class RowStep:
         self._positions = np.array(positions + [0] * padding, np.int64)
         adapters = [sequence.job.request.adapter for sequence in sequences]
         self._spans = spans_of(adapters, len(self._positions))
-        params = [sequence.job.request.params for sequence in sequences]
-        self._plan = DrawPlan(params, self._base.device)
+        self._plan = plan_of(sequences, self._base.device)
         self._stops = StopTable(sequences)
 
     def clear(self, rows: Iterable[int]) -> None:
@@ -106,8 +113,8 @@ class RowStep:
         for row in rows:
             self._cache.clear(row)
 
-    def run(self) -> tuple[list[int], list[float], list[bool]]:
-        """Run the newest token of each row; return tokens, logprobs and which tokens are stops."""
+    def run(self) -> tuple[Drawn, list[bool]]:
+        """Run the newest token of each row; return what was drawn, and which tokens are stops."""
         sequences, device = self._sequences, self._base.device
         newest = [sequence.tokens[-1] for sequence in sequences]
         newest += [0] * (len(self._positions) - len(sequences))
@@ -117,5 +124,5 @@ class RowStep:
         logits = self._inference.step(newest_tokens, positions, self._cache, self._spans)
         self._positions += 1
         uniforms = np.array([sequence.uniforms[len(sequence.tokens)] for sequence in sequences])
-        tokens, logprobs = self._plan.draw(logits[: len(sequences)], uniforms)
-        return tokens, logprobs, self._stops.hits(tokens)
+        drawn = self._plan.draw(logits[: len(sequences)], uniforms)
+        return drawn, self._stops.hits(drawn.tokens)

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from tinker_ray.engine.model.inference import inference_of
-from tinker_ray.engine.sampling.draw import DrawPlan
 from tinker_ray.engine.sampling.prompt_run import PromptRun, run_prompts, split_by_length
-from tinker_ray.engine.sampling.row_step import PromptRow, RowStep, StopTable
+from tinker_ray.engine.sampling.row_step import PromptRow, RowStep, StopTable, plan_of
 from tinker_ray.engine.sampling.scheduler import Scheduler
 from tinker_ray.engine.sampling.sequence import Job, SampleJob
 from tinker_ray.errors import EngineError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tinker_ray.engine.model.base_model import BaseModel
+    from tinker_ray.engine.sampling.draw import Drawn
     from tinker_ray.engine.sampling.sequence import Sequence
 
 __all__ = ["SampleJob", "Sampler"]
@@ -180,10 +180,10 @@ class Sampler:
         sequences = [sequence for job in jobs for sequence in job.sequences if job.limit_tokens]
         owners = [row for row, job in enumerate(jobs) for _ in job.sequences if job.limit_tokens]
         if sequences:
-            plan = DrawPlan([item.job.request.params for item in sequences], self._base.device)
+            plan = plan_of(sequences, self._base.device)
             uniforms = np.array([sequence.uniforms[0] for sequence in sequences])
-            tokens, logprobs = plan.draw(run.logits[owners], uniforms)
-            self._append(sequences, tokens, logprobs, StopTable(sequences).hits(tokens))
+            drawn = plan.draw(run.logits[owners], uniforms)
+            self._append(sequences, drawn, StopTable(sequences).hits(drawn.tokens))
         for row, job in enumerate(jobs):
             going_on = [item for item in job.sequences if item.stop_reason is None]
             if job.limit_tokens == 0:
@@ -195,15 +195,17 @@ class Sampler:
     def _append(
         self,
         sequences: collections.abc.Sequence[Sequence],
-        tokens: list[int],
-        logprobs: list[float],
+        drawn: Drawn,
         stops: list[bool],
     ) -> list[Sequence]:
         """Add a token to each sequence; answer jobs that are complete; return what has ended."""
         ended: list[Sequence] = []
         failed: dict[int, Job] = {}
+        if drawn.best is not None:
+            for row, ids in drawn.best.ids.items():
+                sequences[row].best.append((ids, drawn.best.logprobs[row]))
         for sequence, token, logprob, is_stop in zip(
-            sequences, tokens, logprobs, stops, strict=True
+            sequences, drawn.tokens, drawn.logprobs, stops, strict=True
         ):
             job = sequence.job
             if not math.isfinite(logprob):
@@ -239,8 +241,10 @@ class Sampler:
     def _answer(self, job: Job) -> None:
         response = SampleResponse(
             sequences=[sequence.result() for sequence in job.sequences],
-            prompt_logprobs_np=job.prompt_logprobs_P,
-            topk_prompt_logprobs_np=job.topk_prompt_logprobs,
+            prompt_logprobs_np=job.report.logprobs,
+            topk_prompt_logprobs_np=job.report.topk,
+            target_prompt_logprobs=job.report.targets,
+            prompt_alt_tokens=job.report.alternatives,
         )
         with suppress(InvalidStateError):  # cancelled a moment ago
             job.future.set_result(response)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinker_ray.engine.sampling.prompt_report import PromptReport, check_cells, check_report
 from tinker_ray.errors import EngineError
-from tinker_ray.types import SampledSequence
+from tinker_ray.types import SampledSequence, TopkLogprobs
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
     from tinker_ray.engine.model.adapter import Adapter
     from tinker_ray.engine.model.base_model import BaseModel
-    from tinker_ray.types import SampleResponse, SamplingParams, StopReason, TopkLogprobs
+    from tinker_ray.types import SampleResponse, SamplingParams, StopReason, TensorData
 
 _TAIL_TOKENS = 4
+_ALTERNATIVES = 2**64 - 1
+"""Stands where the number of a sample does in the key of random numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,11 @@ class SampleJob:
         num_samples: How many sequences to draw from the prompt.
         prompt_logprobs: Whether to report the logprob of every prompt token.
         topk_prompt_logprobs: How many of the likeliest tokens to report at every prompt position.
+        topk_sample_logprobs: How many of the likeliest tokens to report at every drawn position.
+        target_prompt_logprobs: Ids to score, ``(P - 1, K)``, dense or sparse, -1 for none.
+        prompt_alt_tokens_k: How many alternatives to draw at every prompt position but the first.
+        prompt_logprobs_last_n: Report ``prompt_logprobs`` and ``topk_prompt_logprobs`` of so many
+            tokens at the prompt's end; None for all.
     """
 
     prompt: npt.NDArray[np.int64]
@@ -46,6 +54,10 @@ class SampleJob:
     num_samples: int = 1
     prompt_logprobs: bool = False
     topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+    target_prompt_logprobs: TensorData | None = None
+    prompt_alt_tokens_k: int = 0
+    prompt_logprobs_last_n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Sequence:
         tokens: The tokens so far.
         logprobs: Their logprobs under the model, before temperature and truncation.
         stop_reason: None while it goes on.
+        best: The likeliest tokens and their logprobs at each position, if asked for.
     """
 
     job: Job
@@ -120,6 +133,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason | None = None
+    best: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = field(default_factory=list)
 
     def append(self, token: int, logprob: float, *, is_stop: bool) -> None:
         """Add a token and decide whether it is the last one."""
@@ -136,6 +150,18 @@ class Sequence:
             stop_reason=self.stop_reason or "length",
             tokens_np=np.asarray(self.tokens, np.int32),
             logprobs_np=np.asarray(self.logprobs, np.float32),
+            topk_logprobs_np=self._topk(),
+        )
+
+    def _topk(self) -> TopkLogprobs | None:
+        k = self.job.request.topk_sample_logprobs
+        if k == 0:
+            return None
+        ids = [ids for ids, _ in self.best]
+        logprobs = [logprobs for _, logprobs in self.best]
+        return TopkLogprobs(
+            np.concatenate([np.zeros(0, np.int32), *ids]).reshape(-1, k),
+            np.concatenate([np.zeros(0, np.float32), *logprobs]).reshape(-1, k),
         )
 
 
@@ -150,8 +176,8 @@ class Job:
         limit_tokens: Most tokens to draw, 0 if the prompt fills the context.
         sequences: One per sample.
         num_unfinished: Sequences still to be drawn.
-        prompt_logprobs_P: Set by the prompt's run, if asked for.
-        topk_prompt_logprobs: Set by the prompt's run, if asked for.
+        key: What its random numbers are keyed by: its seed, or a number drawn at random.
+        report: What is told of the prompt; set by the prompt's run.
     """
 
     request: SampleJob
@@ -160,8 +186,8 @@ class Job:
     limit_tokens: int
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
-    prompt_logprobs_P: npt.NDArray[np.float32] | None = None  # noqa: N815 - shape suffix
-    topk_prompt_logprobs: TopkLogprobs | None = None
+    key: int = 0
+    report: PromptReport = field(default_factory=PromptReport)
 
     @property
     def prompt_tokens(self) -> int:
@@ -188,27 +214,37 @@ class Job:
         Raises:
             EngineError: The request cannot be answered; the message names what is wrong with it.
         """
-        _check(request, base)
-        room = base.context_length - len(request.prompt)
-        wanted = request.params.max_tokens
-        job = cls(
-            request=request,
-            future=future,
-            stop=StopRule.of(request.params, base),
-            limit_tokens=room if wanted is None else min(wanted, room),
-        )
+        limit_tokens = check_request(request, base)
+        job = cls(request, future, StopRule.of(request.params, base), limit_tokens)
         seed = request.params.seed
-        key = int.from_bytes(os.urandom(8)) if seed is None else seed % 2**64
+        job.key = int.from_bytes(os.urandom(8)) if seed is None else seed % 2**64
         for index in range(request.num_samples):
-            bits = np.random.Philox(key=np.array([key, index], np.uint64))
-            uniforms = np.random.Generator(bits).random(job.limit_tokens)
+            uniforms = _generator(job.key, index).random(job.limit_tokens)
             job.sequences.append(Sequence(job, uniforms))
         job.num_unfinished = request.num_samples
         return job
 
+    def alternative_uniforms(self) -> npt.NDArray[np.float64] | None:
+        """Draw the numbers that decide alternatives to the prompt, if there are to be some.
 
-def _check(request: SampleJob, base: BaseModel) -> None:
-    prompt, params = request.prompt, request.params
+        They are keyed beyond all samples, so that neither changes with the other.
+        """
+        if k := self.request.prompt_alt_tokens_k:
+            return _generator(self.key, _ALTERNATIVES).random((self.prompt_tokens - 1, k))
+        return None
+
+
+def _generator(key: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([key, index], np.uint64)))
+
+
+def check_request(request: SampleJob, base: BaseModel) -> int:
+    """Check a request; return how many tokens it can draw.
+
+    Raises:
+        EngineError: The request cannot be answered; the message names what is wrong with it.
+    """
+    prompt, params, num_best = request.prompt, request.params, request.topk_sample_logprobs
     problem = None
     if prompt.ndim != 1 or len(prompt) == 0:
         problem = "prompt has no tokens"
@@ -218,9 +254,14 @@ def _check(request: SampleJob, base: BaseModel) -> None:
         problem = f"prompt has a token outside of 0 to {base.vocab_size - 1}"
     elif request.num_samples < 1:
         problem = "num_samples must be at least 1"
-    elif request.topk_prompt_logprobs < 0:
-        problem = "topk_prompt_logprobs must not be negative"
+    elif not 0 <= num_best <= base.vocab_size:
+        problem = f"topk_sample_logprobs: must be from 0 to {base.vocab_size}"
     elif params.top_k != -1 and params.top_k < 1:
         problem = "sampling_params.top_k must be -1 or at least 1"
     if problem is not None:
         raise EngineError(problem, category="user")
+    check_report(request, base.vocab_size)
+    room = base.context_length - len(prompt)
+    limit_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+    check_cells("topk_sample_logprobs", request.num_samples * limit_tokens * num_best)
+    return limit_tokens
