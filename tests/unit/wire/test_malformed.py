@@ -156,6 +156,19 @@ PROMPT: dict[str, Any] = {"prompt": {"chunks": []}}
         (PROMPT | {"model_path": {}}, "model_path"),
         (PROMPT | {"prompt_logprobs": 1}, "prompt_logprobs"),
         (PROMPT | {"topk_prompt_logprobs": "5"}, "topk_prompt_logprobs"),
+        (PROMPT | {"topk_sample_logprobs": 1.5}, "topk_sample_logprobs"),
+        (PROMPT | {"prompt_alt_tokens_k": True}, "prompt_alt_tokens_k"),
+        (PROMPT | {"prompt_logprobs_last_n": []}, "prompt_logprobs_last_n"),
+        (PROMPT | {"record_stability_info": 1}, "record_stability_info"),
+        (PROMPT | {"target_prompt_logprobs": 5}, "target_prompt_logprobs"),
+        (
+            PROMPT | {"target_prompt_logprobs": {"data": [1], "dtype": "int32"}},
+            "target_prompt_logprobs.dtype",
+        ),
+        (
+            PROMPT | {"target_prompt_logprobs": {"data": [0.5], "dtype": "int64"}},
+            "target_prompt_logprobs.data",
+        ),
         (PROMPT | {"sampling_params": []}, "sampling_params"),
         (PROMPT | {"sampling_params": {"temperature": -1}}, "sampling_params.temperature"),
         (PROMPT | {"sampling_params": {"stop": 5}}, "sampling_params.stop"),
@@ -400,6 +413,32 @@ def test_offsets_that_are_no_integers_are_refused() -> None:
         decode_output(message.SerializeToString())
 
 
+SEEN = pb.ProvenanceSpan(prompt_tokens=pb.PromptProvenanceSpan(sequence_id="q", length=1))
+DRAWN = pb.ProvenanceSpan(sampled_tokens=pb.SampledProvenanceSpan(sequence_id="q", length=-1))
+NAMELESS = pb.ProvenanceSpan(sampled_tokens=pb.SampledProvenanceSpan(length=1))
+
+
+@pytest.mark.parametrize(
+    "spans,field",
+    [
+        ([pb.ProvenanceSpan()], "data[0].model_input_spans[0]"),
+        ([SEEN, DRAWN], "data[0].model_input_spans[1].sampled_tokens"),
+        ([NAMELESS], "data[0].model_input_spans[0].sampled_tokens"),
+        ([SEEN], "data[0]"),
+    ],
+    ids=["empty", "negative", "nameless", "short"],
+)
+def test_malformed_provenance_is_refused_by_its_field(
+    spans: list[pb.ProvenanceSpan], field: str
+) -> None:
+    message = pb.ForwardBackwardRequest(model_id="m")
+    item = message.data.add(model_input_spans=spans)
+    item.model_input.add().encoded_text.tokens = b"\0" * 8
+    with pytest.raises(WireFormatError) as caught:
+        decode_batch(message.SerializeToString())
+    assert field == caught.value.field
+
+
 def proto_sample(**fields: Any) -> bytes:  # noqa: ANN401
     message = pb.SampleResponse()
     message.sequences.add(**fields)
@@ -413,6 +452,22 @@ def proto_sample(**fields: Any) -> bytes:  # noqa: ANN401
         (proto_sample(logprobs=b"abc"), "sequences[0].logprobs"),
         (b"\x0a\x02\x08\x07", "sequences[0].stop_reason"),
         (pb.SampleResponse(prompt_logprobs=b"abc").SerializeToString(), "prompt_logprobs"),
+        (
+            proto_sample(topk_sampled_logprobs=pb.TopkLogprobs(k=1, length=1)),
+            "sequences[0].topk_sampled_logprobs",
+        ),
+        (
+            pb.SampleResponse(target_prompt_logprobs=proto_tensor(shape=(3,))).SerializeToString(),
+            "target_prompt_logprobs",
+        ),
+        (
+            pb.SampleResponse(
+                prompt_alt_tokens=pb.PromptAltTokens(
+                    tokens=proto_tensor(), logprobs=proto_tensor(dtype=pb.DTYPE_UNSPECIFIED)
+                )
+            ).SerializeToString(),
+            "prompt_alt_tokens.logprobs.dtype",
+        ),
         (
             pb.SampleResponse(
                 topk_prompt_logprobs=pb.TopkLogprobs(
