@@ -41,6 +41,6 @@ def _token(content: bytes) -> Secret:
     try:
         token = Secret(json.loads(content)["jwt"])
         check_header(token, "the token")
-    except (ValueError, KeyError, TypeError, ConfigurationError):
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigurationError):
         raise APIResponseValidationError("the service answered with no token") from None
     return token

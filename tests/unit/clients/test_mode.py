@@ -83,7 +83,10 @@ def test_the_shipped_model_has_its_tokenizer_here_and_others_elsewhere() -> None
 # --- settings -------------------------------------------------------------------------------------
 
 
-def test_an_empty_environment_gives_the_hosted_service_and_no_key() -> None:
+def test_an_empty_environment_gives_the_hosted_service_and_no_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where nobody has stored a key
     settings = Settings.from_env()
     assert (DEFAULT_BASE_URL, None, "auto", (), None) == (
         settings.base_url,

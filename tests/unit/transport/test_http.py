@@ -213,6 +213,297 @@ async def test_a_redirect_takes_the_key_nowhere_else(target: str, withheld: bool
         assert withheld is (name not in requests[1].headers)
 
 
+# --- options --------------------------------------------------------------------------------------
+
+
+async def test_default_headers_and_query_go_with_every_request_but_never_replace_the_key() -> None:
+    recorder = Recorder()
+    transport = HttpTransport(
+        BASE_URL,
+        Secret(KEY),
+        default_headers={"user-agent": "mine", "X-Extra": "1", "x-api-key": "not this"},
+        default_query={"tenant": "a", "limit": "7"},
+        make_client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(recorder)),
+    )
+    item = endpoint.LIST_SESSIONS
+    await transport.attempt(Request(item, item.path, query={"limit": 5}), {"x-extra": "2"})
+    await transport.aclose()
+    (request,) = recorder.requests
+    assert ("mine", "2", KEY) == tuple(
+        request.headers[name] for name in ("user-agent", "x-extra", "x-api-key")
+    )
+    assert {"tenant": "a", "limit": "5"} == dict(request.url.params)
+
+
+async def test_default_headers_go_to_the_service_only() -> None:
+    requests: list[httpx.Request] = []
+
+    async def redirect(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        if request.url.host == "storage":
+            return httpx.Response(200, json={})
+        return httpx.Response(302, headers={"Location": "http://storage/x"})
+
+    transport = HttpTransport(
+        BASE_URL,
+        Secret(KEY),
+        default_headers={"Authorization": "very-secret"},
+        make_client=lambda: httpx.AsyncClient(
+            transport=httpx.MockTransport(redirect), follow_redirects=True
+        ),
+    )
+    await transport.attempt(Request(endpoint.GET_AUDIT_LOG, endpoint.GET_AUDIT_LOG.path), {})
+    await transport.aclose()
+    assert ["very-secret", None] == [item.headers.get("authorization") for item in requests]
+    assert "very-secret" not in repr(transport)
+
+
+def test_a_default_header_that_no_request_may_have_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigurationError, match="X-Extra") as caught:
+        HttpTransport(BASE_URL, Secret(KEY), default_headers={"X-Extra": "very\nsecret"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "item,expected_s", [(endpoint.OPTIM_STEP, 5.0), (endpoint.SESSION_HEARTBEAT, 10.0)]
+)
+async def test_a_timeout_of_the_clients_own_replaces_the_default_only(
+    item: endpoint.Endpoint, expected_s: float
+) -> None:
+    recorder = Recorder()
+    transport = HttpTransport(
+        BASE_URL,
+        Secret(KEY),
+        timeout_s=5.0,
+        make_client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(recorder)),
+    )
+    await transport.attempt(call(item), {})
+    await transport.aclose()
+    assert expected_s == recorder.requests[0].extensions["timeout"]["read"]
+
+
+async def test_settings_become_a_transport() -> None:
+    settings = Settings(
+        api_key=Secret("sk-any"),
+        base_url="http://service",
+        default_headers={"X-Extra": "1"},
+        default_query={"tenant": "a"},
+        timeout_s=5.0,
+    )
+    transport = HttpTransport.from_settings(settings)
+    assert Secret("sk-any") == await transport.credentials.current()
+    assert ({"X-Extra": "1"}, {"tenant": "a"}, 5.0) == (
+        transport._private,
+        transport._query,
+        transport._timeout_s,
+    )
+    await transport.aclose()
+
+
+async def test_an_address_that_is_the_answer_is_not_followed() -> None:
+    item = endpoint.GET_CHECKPOINT_ARCHIVE
+    async with serving(
+        Recorder(httpx.Response(302, headers={"Location": "http://x"}))
+    ) as transport:
+        response = await transport.attempt(Request(item, "/api/v1/archive"), {})
+    assert (302, "http://x") == (response.status, response.headers["location"])
+
+
+# --- credentials ----------------------------------------------------------------------------------
+
+
+class Tokens:
+    """Credentials that are replaced as often as there are others."""
+
+    def __init__(self, *tokens: str) -> None:
+        self._tokens = [Secret(token) for token in tokens]
+        self.rejected: list[Secret] = []
+        self.closed = False
+
+    async def current(self) -> Secret:
+        return self._tokens[0]
+
+    async def replacement(self, rejected: Secret) -> Secret | None:
+        self.rejected.append(rejected)
+        if len(self._tokens) == 1:
+            return None
+        self._tokens.pop(0)
+        return self._tokens[0]
+
+    async def identity(self) -> Secret | None:
+        return None
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+INVALID = {"WWW-Authenticate": 'Bearer realm="x", error="invalid_token"'}
+
+
+class Guard:
+    """Lets in who has one of the given tokens, and says why it rejects the others."""
+
+    def __init__(self, *accepted: str, why: dict[str, str] | None = None) -> None:
+        self.accepted = set(accepted)
+        self.why = INVALID if why is None else why
+        self.seen: list[str] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request.headers["x-api-key"])
+        if self.seen[-1] in self.accepted:
+            return httpx.Response(200, json={})
+        return httpx.Response(401, headers=self.why, json={"detail": "no"})
+
+
+async def status_with(tokens: Tokens, guard: Guard) -> int:
+    transport = HttpTransport(
+        BASE_URL,
+        tokens,
+        make_client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(guard)),
+    )
+    try:
+        return (await transport.attempt(call(), {})).status
+    finally:
+        await transport.aclose()
+        assert tokens.closed
+
+
+async def test_a_rejected_token_is_replaced_once() -> None:
+    guard = Guard("b")
+    assert 200 == await status_with(Tokens("a", "b"), guard)
+    assert ["a", "b"] == guard.seen
+    guard = Guard("c")
+    assert 401 == await status_with(Tokens("a", "b", "c"), guard)
+    assert ["a", "b"] == guard.seen
+
+
+async def test_a_key_that_has_no_other_is_rejected_at_once() -> None:
+    guard = Guard()
+    assert 401 == await status_with(Tokens("a"), guard)
+    assert ["a"] == guard.seen
+
+
+@pytest.mark.parametrize("why", [{}, {"WWW-Authenticate": "Bearer"}])
+async def test_somebody_who_may_not_is_not_asked_for_another_token(why: dict[str, str]) -> None:
+    tokens, guard = Tokens("a", "b"), Guard("b", why=why)
+    assert 401 == await status_with(tokens, guard)
+    assert ([], ["a"]) == (tokens.rejected, guard.seen)
+
+
+# --- what proxies and the service add -------------------------------------------------------------
+
+
+def rejection() -> httpx.Response:
+    return httpx.Response(400, headers={"content-length": "0"})
+
+
+async def test_an_empty_400_is_a_lost_connection_sixteen_times() -> None:
+    recorder = Recorder(rejection())
+    async with serving(recorder) as transport:
+        for _ in range(16):
+            with pytest.raises(APIConnectionError, match="proxy"):
+                await transport.attempt(call(), {})
+        assert 400 == (await transport.attempt(call(), {})).status
+        with pytest.raises(APIConnectionError):  # each traffic class has patience of its own
+            await transport.attempt(call(endpoint.ASAMPLE), {})
+
+
+async def test_a_success_gives_some_of_that_patience_back() -> None:
+    recorder = Recorder(rejection())
+    async with serving(recorder) as transport:
+        for _ in range(16):
+            with pytest.raises(APIConnectionError):
+                await transport.attempt(call(), {})
+        recorder.answer = httpx.Response(200, json={})
+        await transport.attempt(call(), {})
+        recorder.answer = rejection()
+        with pytest.raises(APIConnectionError):
+            await transport.attempt(call(), {})
+        assert 400 == (await transport.attempt(call(), {})).status
+
+
+async def test_a_rejected_connection_is_replaced_and_closed_in_the_end() -> None:
+    clients: list[httpx.AsyncClient] = []
+    recorder = Recorder(rejection())
+
+    def make_client() -> httpx.AsyncClient:
+        clients.append(httpx.AsyncClient(transport=httpx.MockTransport(recorder)))
+        return clients[-1]
+
+    transport = HttpTransport(BASE_URL, Secret(KEY), make_client=make_client)
+    for _ in range(2):
+        with pytest.raises(APIConnectionError):
+            await transport.attempt(call(), {})
+    await transport.aclose()
+    assert [True, True] == [client.is_closed for client in clients]
+
+
+async def test_a_400_with_a_reason_is_the_services() -> None:
+    async with serving(Recorder(httpx.Response(400, json={"detail": "bad"}))) as transport:
+        assert 400 == (await transport.attempt(call(), {})).status
+
+
+async def test_each_deprecation_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    notes = [
+        {"x-deprecation-note": "old path"},
+        {"x-deprecation-note": "old path"},
+        {"x-deprecation-note": "old sdk", "x-deprecation-level": " Error "},
+        {},
+    ]
+
+    async def noting(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=notes.pop(0), json={})
+
+    async with serving(noting) as transport:
+        for _ in range(4):
+            await transport.attempt(call(), {})
+    assert [
+        ("WARNING", "the service says: old path"),
+        ("ERROR", "the service says: old sdk"),
+    ] == [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url,own", [("http://service/other/x?sig=1", True), ("http://storage/x?sig=1", False)]
+)
+async def test_content_arrives_piece_by_piece_and_only_the_service_is_told_who_asks(
+    url: str,
+    own: bool,  # noqa: FBT001
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"ab"
+        yield b"c"
+
+    recorder = Recorder(httpx.Response(206, headers={"ETag": "a"}, content=pieces()))
+    async with (
+        serving(recorder) as transport,
+        transport.stream(url, {"Range": "bytes=1-"}) as found,
+    ):
+        content = b"".join([chunk async for chunk in found.chunks])
+    assert (206, "a", b"abc") == (found.status, found.headers["etag"], content)
+    (request,) = recorder.requests
+    assert (url, "bytes=1-") == (str(request.url), request.headers["range"])
+    for name in ("x-api-key", "cf-access-client-secret"):
+        assert own is (name in request.headers)
+
+
+async def test_a_stream_that_fails_does_not_show_its_signature() -> None:
+    async with serving(Recorder(httpx.ReadError("reset"))) as transport:
+        with pytest.raises(APIConnectionError) as caught:
+            async with transport.stream("http://storage/x?sig=very-secret", {}):
+                pass
+        with pytest.raises(ConfigurationError):
+            async with transport.stream("nonsense", {}):
+                pass
+    assert "very-secret" not in str(caught.value)
+    with pytest.raises(StaleHandleError):
+        async with transport.stream("http://storage/x", {}):
+            pass
+
+
 # --- pools --------------------------------------------------------------------------------------
 
 

@@ -5,9 +5,11 @@ from itertools import pairwise
 import pytest
 
 from tinker_ray import errors
+from tinker_ray.transport.auth import CredentialUnavailableError
+from tinker_ray.transport.billing import BillingPause
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
-from tinker_ray.transport.retry import RetrySchedule, Wait, send
+from tinker_ray.transport.retry import Patience, RetrySchedule, RoundFailure, Wait, send
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, Sent, answer
 from tinker_ray.wire import endpoint
 from tinker_ray.wire.endpoint import Endpoint
@@ -190,3 +192,108 @@ async def test_reading_needs_no_idempotency_key() -> None:
     transport = ScriptedTransport({"/x": [answer()]})
     await send(transport, Request(Endpoint("GET", "/x"), "/x"), VirtualClock())
     assert "X-Idempotency-Key" not in transport.sent[0].headers
+
+
+# --- patience -------------------------------------------------------------------------------------
+
+
+async def outcome_of(
+    script: list[Answer], item: Endpoint, patience: Patience | None = None
+) -> tuple[Response | errors.TinkerError, list[Sent], list[float]]:
+    transport, clock = ScriptedTransport({item.path: script}), VirtualClock()
+    outcome: Response | errors.TinkerError
+    try:
+        outcome = await send(transport, Request(item, item.path), clock, patience)
+    except errors.TinkerError as error:
+        outcome = error
+    return outcome, transport.sent, clock.slept
+
+
+@pytest.mark.parametrize("item,expected", [(QUICK, 3), (PATIENT, 3), (NO_RETRIES, 1)])
+async def test_a_client_may_have_its_own_number_of_quick_repetitions(
+    item: Endpoint, expected: int
+) -> None:
+    _, sent, _ = await outcome_of([answer(status=500)], item, Patience(max_retries=2))
+    assert expected == len(sent)
+
+
+async def test_a_402_is_waited_out_in_rounds_of_five_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script: list[Answer] = [*[answer({"detail": "pay"}, status=402)] * 100, answer({})]
+    outcome, sent, slept = await outcome_of(script, BOTH)
+    assert isinstance(outcome, Response)
+    assert [5.0] * 100 == slept
+    assert 101 == len({item.headers["X-Idempotency-Key"] for item in sent})
+    assert 8 == len(caplog.records)
+    assert "pay" in caplog.text
+
+
+async def test_a_402_that_does_not_end_is_an_error() -> None:
+    patience = Patience(billing=BillingPause(60.0))
+    outcome, _, slept = await outcome_of([answer(status=402)], BOTH, patience)
+    assert isinstance(outcome, errors.BillingError)
+    assert 60 <= sum(slept) <= 70
+
+
+@pytest.mark.parametrize("item", [QUICK, NO_RETRIES, endpoint.ASAMPLE])
+async def test_a_402_of_calls_without_rounds_or_with_back_pressure_is_their_callers(
+    item: Endpoint,
+) -> None:
+    outcome, sent, _ = await outcome_of([answer(status=402)], item)
+    assert isinstance(outcome, errors.BillingError)
+    assert 1 == len(sent)
+
+
+async def test_a_credential_that_cannot_be_had_is_repeated_in_rounds_only() -> None:
+    unavailable = CredentialUnavailableError("no token")
+    script: list[Answer] = [unavailable, unavailable, answer({})]
+    outcome, _, slept = await outcome_of(script, BOTH)
+    assert isinstance(outcome, Response)
+    assert [1.0, 2.0] == slept
+    outcome, sent, _ = await outcome_of([unavailable], PATIENT)
+    assert outcome is unavailable
+    assert 1 == len(sent)
+
+
+@pytest.mark.parametrize(
+    "refusal,num_sent",
+    [
+        (errors.AuthenticationError("revoked"), 1),
+        (errors.InternalServerError("down", status_code=503), 2),
+    ],
+)
+async def test_a_refused_credential_is_judged_like_an_answer_without_quick_repetitions(
+    refusal: errors.APIStatusError, num_sent: int
+) -> None:
+    outcome, sent, slept = await outcome_of([refusal, answer({})], BOTH)
+    assert num_sent == len(sent)
+    assert ([1.0] if num_sent > 1 else []) == slept
+    assert (outcome is refusal) is (num_sent == 1)
+
+
+async def test_each_failed_round_is_told_of() -> None:
+    heard: list[tuple[int, str, bool]] = []
+
+    def hear(failure: RoundFailure) -> None:
+        heard.append((failure.round, type(failure.error).__name__, failure.repeated))
+
+    script: list[Answer] = [*[answer(status=500)] * 4, answer(status=404)]
+    await outcome_of(script, BOTH, Patience(on_round_failed=hear))
+    assert [
+        (0, "InternalServerError", True),
+        (1, "InternalServerError", True),
+        (2, "NotFoundError", False),
+    ] == heard
+    heard.clear()
+    await outcome_of([answer(status=429)], endpoint.ASAMPLE, Patience(on_round_failed=hear))
+    await outcome_of([answer(status=500)], QUICK, Patience(on_round_failed=hear))
+    assert [] == heard  # back-pressure is no failure, and there are no rounds
+
+
+async def test_a_redirect_is_a_failure_unless_it_is_what_was_asked_for() -> None:
+    outcome, _, _ = await outcome_of([answer(status=302)], BOTH)
+    assert isinstance(outcome, errors.APIStatusError)
+    asking = Endpoint("GET", "/x", redirect_is_answer=True)
+    outcome, _, _ = await outcome_of([answer(status=302)], asking)
+    assert isinstance(outcome, Response)
