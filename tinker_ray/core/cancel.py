@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from tinker_ray.core.link import plain_body
 from tinker_ray.core.sdk_method import own_context
-from tinker_ray.errors import TinkerError
 from tinker_ray.wire import endpoint
 
 if TYPE_CHECKING:
@@ -64,5 +63,5 @@ class CancelQueue:
         body = plain_body(endpoint.CANCEL_FUTURE, {"request_id": request_id})
         try:
             await self._link.send(endpoint.CANCEL_FUTURE, body)
-        except TinkerError as error:
+        except Exception as error:  # noqa: BLE001 - the border of a background task
             logger.warning("sample %s could not be cancelled: %s", request_id, error)

@@ -18,6 +18,7 @@ from tinker_ray.errors import (
     APIConnectionError,
     APIStatusError,
     BadRequestError,
+    BillingError,
     StaleHandleError,
     TinkerError,
 )
@@ -55,7 +56,7 @@ class FuturesPoller:
         self._abandoned: set[str] = set()
         self._retrieved: set[str] = set()
         self._bad_requests = 0
-        self._failure: TinkerError | None = None
+        self._failure: Exception | None = None
         self._polling: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class FuturesPoller:
         while self._failure is None and not self._is_done():
             try:
                 await self._poll()
-            except TinkerError as error:
+            except Exception as error:  # noqa: BLE001 - the border of a background task
                 if (pause_s := self._pause_after(error)) is None:
                     logger.error("%s", self._ended(error))  # noqa: TRY400 - it is raised, too
                     self._fail(error)
@@ -171,9 +172,10 @@ class FuturesPoller:
         else:  # its promise is still on the way to us
             self._completed[completion.request_id] = size_bytes
 
-    def _pause_after(self, error: TinkerError) -> float | None:
+    def _pause_after(self, error: Exception) -> float | None:
         """Return how long to wait after a failed poll; None ends the polls."""
-        if self._link.patience.waits_for_billing(error, self._link.clock.now()):
+        now = self._link.clock.now()
+        if isinstance(error, BillingError) and self._link.patience.waits_for_billing(error, now):
             return ASK_AGAIN_S
         if isinstance(error, APIConnectionError):
             return PAUSE_S
@@ -183,7 +185,7 @@ class FuturesPoller:
         passing = isinstance(error, APIStatusError) and status.is_retryable(error.status_code)
         return PAUSE_S if passing else None
 
-    def _fail(self, error: TinkerError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = error
         waiting_ones, self._waiting = list(self._waiting.values()), {}
@@ -193,7 +195,7 @@ class FuturesPoller:
                 ended.__cause__ = error
                 waiting.set_exception(ended)
 
-    def _ended(self, error: TinkerError) -> TinkerError:
+    def _ended(self, error: Exception) -> TinkerError:
         message = (
             f"the service refuses to be polled for the samples of {self._sampling_session_id} "
             f"(client {self._clone}): {error}"

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.clock import settle
 from tinker_ray import errors
 from tinker_ray.core.admission import Admission
-from tinker_ray.core.flags import ServerFlags
+from tinker_ray.core.flags import DynamicFlags, ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.sampling import SamplingCore, prompt_bytes
 from tinker_ray.limits.backoff import Backoff
@@ -19,6 +19,7 @@ from tinker_ray.transport.clock import Clock, VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
 from tinker_ray.types import (
+    DmelChunk,
     EncodedTextChunk,
     ImageAssetPointerChunk,
     ImageChunk,
@@ -26,9 +27,16 @@ from tinker_ray.types import (
     ModelInputChunk,
     RetryConfig,
     SampleResponse,
+    SamplingParams,
 )
 from tinker_ray.wire.codec import JSON, PROTOBUF
-from tinker_ray.wire.endpoint import ASAMPLE, RETRIEVE_FUTURE
+from tinker_ray.wire.endpoint import (
+    ASAMPLE,
+    CANCEL_FUTURE,
+    JOIN_SAMPLING_SESSION,
+    RETRIEVE_FUTURE,
+    RETRIEVE_FUTURES,
+)
 from tinker_ray.wire.request import SampleRequest
 
 REQUEST = SampleRequest(ModelInput.from_ints([1, 2]), sampling_session_id="S1:sample:0")
@@ -346,10 +354,187 @@ async def test_closing_answers_what_waits_to_be_sent(
         await task
 
 
+# --- what the service wants -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags,retry",
+    [
+        (ServerFlags(sample_enable_stuck_detection=False), RetryConfig(progress_timeout=0.01)),
+        (ServerFlags(), RetryConfig(progress_timeout=0.01, enable_stuck_detection=False)),
+    ],
+)
+async def test_samples_may_take_for_ever_if_the_service_or_the_user_says_so(
+    flags: ServerFlags, retry: RetryConfig
+) -> None:
+    sampling, gate = gated(flags=flags)
+    tasks = await in_flight(sampling, retry)
+    await asyncio.sleep(0.05)
+    assert not tasks[0].done()
+    gate.opened.set()
+    await tasks[0]
+
+
+async def test_without_repetitions_a_lost_sample_is_lost_but_not_a_score() -> None:
+    flags = ServerFlags(sample_no_retries=True)
+    with pytest.raises(errors.RetryableError):
+        await Sampling(retrieve=[LOST, SAMPLE], flags=flags).sample()
+    scoring: dict[str, Any] = {
+        "prompt_logprobs": True,
+        "sampling_params": SamplingParams(max_tokens=1),
+    }
+    await Sampling(retrieve=[LOST, SAMPLE], flags=flags).sample(**scoring)
+
+
+async def test_without_repetitions_there_is_no_bound_either() -> None:
+    sampling, gate = gated(flags=ServerFlags(sample_no_retries=True), max_samples=1)
+    tasks = await in_flight(sampling, None, None, None)
+    assert 3 == gate.num_dispatched
+    gate.opened.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_402_pushes_back_like_a_429() -> None:
+    unpaid = answer(status=402)
+    sampling = Sampling(asample=[unpaid, unpaid, PROMISED])
+    await sampling.sample()
+    assert [0, 0, 0] == sampling.seq_ids
+    assert pytest.approx([1.1, 1.1]) == sampling.slept
+    assert 2 == sampling.admission.rejections
+
+
+async def test_a_402_that_does_not_end_is_an_error() -> None:
+    sampling = Sampling(asample=[answer(status=402)], flags=ServerFlags(billing_pause_s=30))
+    with pytest.raises(errors.BillingError):
+        await sampling.sample()
+    assert 30 <= sum(sampling.slept) <= 33
+    assert 0 == sampling.admission.in_use
+
+
+@pytest.mark.parametrize("refusal", [answer(status=409), answer(status=403)])
+async def test_a_sample_that_is_refused_while_polling_is_not_drawn_anew(refusal: Response) -> None:
+    sampling = Sampling(retrieve=[refusal])
+    with pytest.raises(ValueError, match=str(refusal.status)) as caught:
+        await sampling.sample()
+    assert isinstance(caught.value, errors.APIStatusError)
+    assert [0] == sampling.seq_ids
+
+
+async def test_the_user_decides_which_errors_are_repeated() -> None:
+    asample: list[Answer] = [answer(status=403), PROMISED]
+    retry = RetryConfig(retryable_exceptions=(errors.PermissionDeniedError,))
+    await Sampling(asample=asample).sample(retry)
+    with pytest.raises(errors.RetryableError):
+        await Sampling(retrieve=[LOST, SAMPLE]).sample(retry)
+
+
+async def test_a_request_that_cannot_be_is_refused_before_it_is_sent() -> None:
+    sampling = Sampling()
+    with pytest.raises(ValueError, match="prompt_alt_tokens_k"):
+        await sampling.sample(prompt_alt_tokens_k=-1)
+    assert [] == sampling.transport.sent
+
+
+async def test_an_answer_without_what_was_asked_for_is_an_error() -> None:
+    sampling = Sampling()
+    with pytest.raises(errors.UnfulfilledError, match="prompt_alt_tokens_k=2"):
+        await sampling.sample(prompt_alt_tokens_k=2)
+
+
+async def test_a_copy_of_a_sampler_is_numbered_by_the_service_once_per_session() -> None:
+    flags = ServerFlags(sample_join_sampling_session=True)
+    sampling = Sampling(clone=9, flags=flags)
+    joined = JOIN_SAMPLING_SESSION.path
+    sampling.transport.script[joined] = [
+        answer({"client_counter": 4}),
+        answer({"client_counter": 5}),
+    ]
+    await asyncio.gather(sampling.sample(), sampling.sample())
+    await sampling.sample(sampling_session_id="S1:sample:1")
+    assert [4_000_000_000, 4_000_000_001, 5_000_000_000] == sampling.seq_ids
+    assert 2 == sampling.transport.paths().count(joined)
+    original = Sampling(flags=flags)
+    await original.sample()
+    assert [0] == original.seq_ids
+
+
+# --- cancelling at the service --------------------------------------------------------------------
+
+CANCELLING = ServerFlags(dynamic=DynamicFlags(sample_cancel_enabled=True))
+
+
+@pytest.mark.parametrize("flags,expected", [(CANCELLING, ["r"]), (ServerFlags(), [])])
+async def test_a_sample_that_nobody_waits_for_is_cancelled_at_the_service(
+    flags: ServerFlags, expected: list[str]
+) -> None:
+    sampling, gate = gated(flags=flags)
+    gate.script[CANCEL_FUTURE.path] = [answer()]
+    (task,) = await in_flight(sampling, None)
+    task.cancel()
+    await settle()
+    cancelled = [
+        sent.json()["request_id"] for sent in gate.sent if sent.request.path == CANCEL_FUTURE.path
+    ]
+    assert expected == cancelled
+    await sampling.core.aclose()
+
+
+async def test_a_sample_that_got_stuck_is_cancelled_at_the_service() -> None:
+    sampling, gate = gated(flags=CANCELLING)
+    gate.script[CANCEL_FUTURE.path] = [answer()]
+    (task,) = await in_flight(sampling, RetryConfig(progress_timeout=0.01))
+    with pytest.raises(errors.APIConnectionError):
+        await task
+    await settle()
+    assert CANCEL_FUTURE.path in gate.paths()
+
+
+# --- one poll for all -----------------------------------------------------------------------------
+
+
+async def test_samples_may_share_one_poll_which_reports_what_was_fetched() -> None:
+    sampling = Sampling(
+        flags=ServerFlags(sample_use_retrieve_futures=True, response_bytes=50), max_samples=1
+    )
+    completed = {
+        "state": "finished",
+        "request_id": "r",
+        "response_payload_uncompressed_size": 40,
+    }
+    sampling.transport.script[RETRIEVE_FUTURES.path] = [
+        answer({"completions": [completed], "cursor": 1})
+    ]
+    await sampling.sample()
+    await settle()
+    fetches = [s.json() for s in sampling.transport.sent if s.request.path == RETRIEVE_FUTURE.path]
+    assert [{"request_id": "r", "allow_metadata_only": False}] == fetches
+    polls = [s.json() for s in sampling.transport.sent if s.request.path == RETRIEVE_FUTURES.path]
+    assert ["r"] in [poll["retrieved_request_ids"] for poll in polls]
+    assert 50 == sampling.link.responses._budget.left_bytes
+    await sampling.core.aclose()
+
+
+async def test_a_failed_sample_is_reported_as_fetched_too() -> None:
+    sampling = Sampling(
+        retrieve=[answer({"error": "no", "category": "user"})],
+        flags=ServerFlags(sample_use_retrieve_futures=True),
+    )
+    sampling.transport.script[RETRIEVE_FUTURES.path] = [
+        answer({"completions": [{"state": "failed", "request_id": "r"}], "cursor": 1})
+    ]
+    with pytest.raises(errors.RequestFailedError):
+        await sampling.sample()
+    await settle()
+    polls = [s.json() for s in sampling.transport.sent if s.request.path == RETRIEVE_FUTURES.path]
+    assert ["r"] in [poll["retrieved_request_ids"] for poll in polls]
+    await sampling.core.aclose()
+
+
 def test_a_prompt_weighs_ten_bytes_a_token_and_its_images() -> None:
     chunks: list[ModelInputChunk] = [
         EncodedTextChunk([1, 2, 3]),
         ImageChunk(b"12345", "png"),
         ImageAssetPointerChunk("location", "png"),
+        DmelChunk(bytes([0, 1, 2, 1, 2])),
     ]
-    assert 30 + 5 + 8 == prompt_bytes(ModelInput(chunks))
+    assert 30 + 5 + 8 + 5 == prompt_bytes(ModelInput(chunks))

@@ -2,20 +2,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.clock import settle
+from tests.fakes.clock import SteppedClock, settle
 from tinker_ray import errors
+from tinker_ray.config import Secret
+from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.operation import (
     ForwardBackward,
     LoadState,
     Operation,
     OptimStep,
+    SaveExternal,
     SaveForSampler,
     SaveState,
     encode,
@@ -24,7 +31,7 @@ from tinker_ray.core.training import TrainingCore
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import answer
-from tinker_ray.types import AdamParams, Datum, ImageAssetPointerChunk, ModelInput
+from tinker_ray.types import AdamParams, Datum, DimuonParams, ImageAssetPointerChunk, ModelInput
 from tinker_ray.wire import codec
 
 ADAM = AdamParams()
@@ -182,6 +189,145 @@ async def test_closing_answers_everybody_and_twice_is_fine() -> None:
             await task
 
 
+# --- the parts of one batch -----------------------------------------------------------------------
+
+
+class BatchService:
+    """Takes parts of batches, each when the test lets it, and fails their promises."""
+
+    def __init__(self) -> None:
+        self.clock = SteppedClock()
+        self.arrived: list[int] = []
+        self.encodings: list[str | None] = []
+        self.held: dict[int, asyncio.Event] = {}
+
+    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:  # noqa: ARG002
+        if request.path.endswith("/retrieve_future"):
+            return answer({"error": "not computed here", "category": "server"})
+        self.encodings.append(request.headers.get("Content-Encoding"))
+        content = request.content
+        if self.encodings[-1] == "zstd":
+            content = zstandard.ZstdDecompressor().decompress(content)
+        seq = codec.decode_forward_backward(content, request.content_type).seq_id
+        assert seq is not None
+        self.arrived.append(seq)
+        if seq in self.held:
+            await self.held[seq].wait()
+        return answer({"request_id": str(seq)})
+
+    async def aclose(self) -> None: ...
+
+    def core(self, **flags: Any) -> TrainingCore:  # noqa: ANN401 - flags of all kinds
+        link = Link(self, self.clock, replace(ServerFlags(), **flags))
+        return TrainingCore(link, "S1:train:0")
+
+
+def parts_of(core: TrainingCore, num_parts: int, first_seq: int = 1) -> list[asyncio.Task[object]]:
+    datum = Datum(ModelInput.from_ints([1, 2, 3]))
+    return [
+        asyncio.create_task(
+            core.run(
+                ForwardBackward(
+                    first_seq + part, [datum], "cross_entropy", part=part, num_parts=num_parts
+                )
+            )
+        )
+        for part in range(num_parts)
+    ]
+
+
+async def outcomes(tasks: list[asyncio.Task[object]]) -> set[type]:
+    return {type(item) for item in await asyncio.gather(*tasks, return_exceptions=True)}
+
+
+async def test_the_parts_of_a_batch_arrive_side_by_side_and_the_first_one_last() -> None:
+    service = BatchService()
+    service.held = {2: asyncio.Event()}
+    tasks = parts_of(service.core(), 4)
+    await settle()
+    assert [2, 3, 4] == service.arrived
+    service.held[2].set()
+    assert {errors.RequestFailedError} == await outcomes(tasks)
+    assert [2, 3, 4, 1] == service.arrived
+
+
+async def test_a_service_that_wants_order_gets_it() -> None:
+    service = BatchService()
+    service.held = {1: asyncio.Event()}
+    tasks = parts_of(service.core(parallel_fwdbwd_chunks=False), 4)
+    await settle()
+    assert [1] == service.arrived
+    service.held[1].set()
+    await outcomes(tasks)
+    assert [1, 2, 3, 4] == service.arrived
+
+
+async def test_batches_keep_their_order() -> None:
+    service = BatchService()
+    core = service.core()
+    later = parts_of(core, 3, first_seq=4)
+    earlier = parts_of(core, 3)
+    await outcomes([*earlier, *later])
+    assert [2, 3, 1, 5, 6, 4] == service.arrived
+
+
+async def test_a_long_batch_takes_several_turns() -> None:
+    service = BatchService()
+    await outcomes(parts_of(service.core(), 70))
+    expected = [*range(2, 33), 1, *range(34, 65), 33, *range(66, 71), 65]
+    assert expected == service.arrived
+
+
+async def test_a_part_that_does_not_come_holds_up_the_first_for_a_second_only() -> None:
+    service = BatchService()
+    tasks = parts_of(service.core(), 3)
+    tasks[1].cancel()  # before it has begun
+    await service.clock.advance(0.9)
+    assert [3] == service.arrived
+    await service.clock.advance(0.2)
+    assert [3, 1] == service.arrived
+    await outcomes(tasks)
+
+
+async def test_batches_are_sent_as_long_as_their_budget_lasts() -> None:
+    service = BatchService()
+    service.held = {2: asyncio.Event(), 3: asyncio.Event()}
+    tasks = parts_of(service.core(fwdbwd_bytes=20), 4)  # a part weighs 12 bytes
+    await settle()
+    assert [2, 3] == service.arrived
+    service.held[2].set()
+    await settle()
+    assert [2, 3, 4] == service.arrived
+    service.held[3].set()
+    await outcomes(tasks)
+
+
+@pytest.mark.parametrize("wanted,encoding", [(True, "zstd"), (False, None)])
+async def test_batches_are_compressed_if_the_service_wants_that(
+    wanted: bool,  # noqa: FBT001
+    encoding: str | None,
+) -> None:
+    service = BatchService()
+    await outcomes(parts_of(service.core(proto_compress_fwdbwd=wanted), 1))
+    assert [encoding] == service.encodings
+
+
+@pytest.mark.leaks("threads that compress belong to the event loop")
+async def test_a_large_batch_is_compressed_in_a_thread() -> None:
+    service = BatchService()
+    core = service.core(proto_compress_fwdbwd=True)
+    datum = Datum(ModelInput.from_ints([1] * 20_000))
+    with pytest.raises(errors.RequestFailedError):
+        await core.run(ForwardBackward(1, [datum], "cross_entropy"))
+    assert (["zstd"], [1]) == (service.encodings, service.arrived)
+
+
+async def test_an_old_service_is_sent_nothing_compressed() -> None:
+    service = BatchService()
+    await outcomes(parts_of(service.core(protobuf=False, proto_compress_fwdbwd=True), 1))
+    assert [None] == service.encodings
+
+
 # --- what operations look like on the wire --------------------------------------------------------
 
 
@@ -219,6 +365,49 @@ async def test_closing_answers_everybody_and_twice_is_fine() -> None:
             LoadState(3, "tinker://r/weights/a", optimizer=False),
             "load_weights",
             {"path": "tinker://r/weights/a", "optimizer": False, "type": "load_weights"},
+        ),
+        (
+            LoadState(3, "tinker://r/weights/a", True, Secret("token")),  # noqa: FBT003
+            "load_weights",
+            {
+                "path": "tinker://r/weights/a",
+                "optimizer": True,
+                "weights_access_token": "token",
+                "type": "load_weights",
+            },
+        ),
+        (
+            OptimStep(3, DimuonParams(learning_rate=0.5)),
+            "optim_step",
+            {
+                "optimizer_params": {
+                    "type": "dimuon",
+                    "learning_rate": 0.5,
+                    "grad_clip_norm": 0.0,
+                    "beta1": 0.9,
+                },
+                "type": "optim_step",
+            },
+        ),
+        (
+            SaveForSampler(3, sampling_session_seq_id=1, kind="inflight"),
+            "save_weights_for_sampler",
+            {"sampling_session_seq_id": 1, "kind": "inflight", "type": "save_weights_for_sampler"},
+        ),
+        (
+            SaveExternal(3, "a"),
+            "save_weights_external",
+            {"path": "a", "type": "save_weights_external"},
+        ),
+        (
+            SaveExternal(3, "a", 3600, ("age1xyz",)),
+            "save_weights_external",
+            {
+                "path": "a",
+                "ttl_seconds": 3600,
+                "age_encryption_recipients": ["age1xyz"],
+                "type": "save_weights_external",
+            },
         ),
         (
             SaveForSampler(3, "a"),
@@ -261,3 +450,10 @@ def test_forward_has_an_endpoint_of_its_own_in_json_only(
     assert (kind, protobuf) == (encoded.result.name, encoded.result.protobuf)
     decoded = codec.decode_forward_backward(encoded.body.content, encoded.body.content_type)
     assert (forward_only, 1) == (decoded.forward_only, decoded.seq_id)
+
+
+def test_an_access_token_is_not_shown_and_does_not_leave_its_process() -> None:
+    operation = LoadState(1, "tinker://r/weights/a", False, Secret("very-secret"))  # noqa: FBT003
+    assert "very-secret" not in repr(operation)
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(operation)

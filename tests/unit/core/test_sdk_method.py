@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import asyncio
+
+from tinker_ray.core.sdk_method import current_method, method_headers, own_context, sdk_method
+from tinker_ray.version import __version__
+
+
+def test_requests_are_attributed_to_the_outermost_method() -> None:
+    assert {} == method_headers()
+    with sdk_method("RestClient.get_session"):
+        with sdk_method("RestClient.other"):
+            assert "RestClient.get_session" == current_method()
+        with sdk_method(None):
+            assert {
+                "x-sdk-version": __version__,
+                "x-sdk-method": "RestClient.get_session",
+            } == method_headers()
+    assert current_method() is None
+
+
+async def test_tasks_inherit_the_method_unless_they_outlive_it() -> None:
+    async def see() -> str | None:
+        await asyncio.sleep(0)
+        return current_method()
+
+    with sdk_method("a"):
+        part = asyncio.create_task(see())
+        background = asyncio.create_task(see(), context=own_context())
+    with sdk_method("b"):
+        assert ("a", None) == (await part, await background)
