@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tinker_ray.engine.model.attention import BLOCK_TOKENS, attend_cached
+from tinker_ray.engine.model.attention import SLOT_STEP, attend_cached, fewest_slots
 from tinker_ray.engine.model.kv_cache import KeyValueShape, RowCache
 
-SHAPES = [(4, 4, 8), (4, 2, 16), (6, 2, 32), (8, 8, 64)]
+SHAPES = [(4, 4, 8), (4, 2, 16), (6, 2, 32), (8, 8, 64), (14, 2, 64), (5, 1, 80), (8, 2, 128)]
 
 
 def tensors(
@@ -30,7 +30,7 @@ def attend(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_blocks_agree_with_scaled_dot_product_attention(shape: tuple[int, int, int]) -> None:
+def test_products_agree_with_scaled_dot_product_attention(shape: tuple[int, int, int]) -> None:
     query, keys, values = tensors(shape, 5, 128)
     ours = attend(query, keys, values, 70, 128)
     theirs = torch.nn.functional.scaled_dot_product_attention(
@@ -46,9 +46,9 @@ def test_a_rows_bits_depend_neither_on_length_nor_on_batch(
 ) -> None:
     default = torch.get_num_threads()
     torch.set_num_threads(1)  # as the sampler does for small models
-    query, keys, values = tensors(shape, 9, 640)
+    query, keys, values = tensors(shape, 7, 640)
     alone = attend(query[:4], keys[:4], values[:4], visible, 640)
-    for length in range(BLOCK_TOKENS, 641, BLOCK_TOKENS):
+    for length in range(fewest_slots(shape[2]), 641, SLOT_STEP):
         if length >= visible:
             together = attend(query, keys, values, visible, length)
             assert torch.equal(alone, together[:4])
@@ -56,13 +56,13 @@ def test_a_rows_bits_depend_neither_on_length_nor_on_batch(
 
 
 def make_cache(max_slots: int = 1 << 20) -> RowCache:
-    shape = KeyValueShape(num_layers=1, num_heads=2, head_dim=4)
+    shape = KeyValueShape(num_layers=1, num_heads=2, head_dim=16)
     return RowCache(shape, dtype=torch.float32, device=torch.device("cpu"), max_slots=max_slots)
 
 
 def write(cache: RowCache, positions: list[int], value: float) -> torch.Tensor:
     cache.begin_step(torch.tensor(positions))
-    new = torch.full((len(positions), 2, 1, 4), value)
+    new = torch.full((len(positions), 2, 1, 16), value)
     keys, _ = cache.update(new, new, 0)
     return keys
 
@@ -73,7 +73,7 @@ def test_growing_keeps_what_rows_hold() -> None:
     write(cache, [3, 9, 0, 0], 7.0)
     cache.fit(40, 100)
     keys = write(cache, [4] * 40, 1.0)
-    assert (40, 2, cache.length, 4) == tuple(keys.shape)
+    assert (40, 2, cache.length, 16) == tuple(keys.shape)
     assert keys.is_contiguous()
     assert [7.0, 7.0] == [float(keys[0, 0, 3, 0]), float(keys[1, 1, 9, 3])]
 

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from tinker_ray.engine.sampling.draw import DrawPlan, draw_several
+from tinker_ray.engine.sampling.draw import DrawParams, DrawPlan, draw_several
 from tinker_ray.types import SamplingParams
 
 CPU = torch.device("cpu")
+
+
+def plan(params: Sequence[SamplingParams], num_best: Sequence[int] = ()) -> DrawPlan:
+    return DrawPlan(DrawParams.of(params, num_best), CPU)
 
 
 def draw(
     logits: torch.Tensor, params: SamplingParams, uniforms: np.ndarray
 ) -> tuple[list[int], list[float]]:
     rows = logits.expand(len(uniforms), -1)
-    drawn = DrawPlan([params] * len(uniforms), CPU).draw(rows, uniforms)
-    return drawn.tokens, drawn.logprobs
+    drawn = plan([params] * len(uniforms)).draw(rows, uniforms)
+    return drawn.tokens.tolist(), drawn.logprobs.tolist()
 
 
 def slow_distribution(
@@ -90,12 +96,12 @@ def test_each_row_has_its_own_parameters() -> None:
         SamplingParams(temperature=5.0),
         SamplingParams(top_k=3, top_p=0.9),
     ]
-    together = DrawPlan(params, CPU).draw(logits, uniforms).tokens
+    together = plan(params).draw(logits, uniforms).tokens
     alone = [
-        DrawPlan([item], CPU).draw(logits[row : row + 1], uniforms[row : row + 1]).tokens[0]
+        plan([item]).draw(logits[row : row + 1], uniforms[row : row + 1]).tokens[0]
         for row, item in enumerate(params)
     ]
-    assert alone == together
+    assert alone == together.tolist()
 
 
 def test_a_token_of_no_probability_is_never_drawn() -> None:
@@ -106,15 +112,14 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
 
 def test_logits_that_are_not_finite_show_in_the_logprob() -> None:
     logits = torch.tensor([[0.0, float("nan")], [0.0, 1.0]])
-    logprobs = DrawPlan([SamplingParams()] * 2, CPU).draw(logits, np.array([0.3, 0.3])).logprobs
+    logprobs = plan([SamplingParams()] * 2).draw(logits, np.array([0.3, 0.3])).logprobs
     assert [False, True] == np.isfinite(logprobs).tolist()
 
 
 def test_rows_that_ask_for_it_get_their_likeliest_tokens() -> None:
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (4, 20)).astype(np.float32))
     params = [SamplingParams(temperature=0.5)] * 4
-    plan = DrawPlan(params, CPU, [2, 0, 20, 1])
-    best = plan.draw(logits, np.full(4, 0.5)).best
+    best = plan(params, [2, 0, 20, 1]).draw(logits, np.full(4, 0.5)).best
     assert best is not None
     logprobs = torch.log_softmax(logits, -1).numpy()
     for row, count in ((0, 2), (2, 20), (3, 1)):
@@ -122,7 +127,7 @@ def test_rows_that_ask_for_it_get_their_likeliest_tokens() -> None:
         np.testing.assert_array_equal(order, best.ids[row])
         np.testing.assert_array_equal(logprobs[row][order], best.logprobs[row])
     assert {0, 2, 3} == set(best.ids) == set(best.logprobs)
-    assert DrawPlan(params, CPU).draw(logits, np.full(4, 0.5)).best is None
+    assert plan(params).draw(logits, np.full(4, 0.5)).best is None
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])

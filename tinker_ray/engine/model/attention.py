@@ -6,7 +6,6 @@ causal, a 4-D mask is taken as it is. Knows nothing of where keys and values com
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -14,8 +13,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "tinker_ray"
-BLOCK_TOKENS = 32
-"""Cached keys are attended to in blocks of this many."""
+SLOT_STEP = 32
+"""Cached keys are attended to in multiples of this many."""
+
+_SUM_TOKENS = 128
+_FEWEST_PRODUCTS = 400
 
 
 def attend(
@@ -29,7 +31,7 @@ def attend(
     """Attend with queries ``(B, heads, T, dim)``; return ``(B, T, heads, dim)``.
 
     With a mask ``(B, 1, 1, L)``, which is added to the scores, T is 1 and keys and values are
-    contiguous, L a multiple of :data:`BLOCK_TOKENS`. See :func:`attend_cached`.
+    contiguous. See :func:`attend_cached`.
     """
     if attention_mask is None:
         output: torch.Tensor
@@ -44,23 +46,27 @@ def attend_cached(
     """Attend with one scaled query a row to keys ``(B, key_heads, L, dim)``.
 
     Batched products do it, with the query heads that share a key where positions usually stand; on
-    a CPU that takes half of the time of the flash kernel. They go block by block, so that their
-    shapes, and with them the rounding of a row, do not depend on L, which follows the longest
-    batch mate.
+    a CPU that takes half of the time of the flash kernel. The rounding of a row must not depend on
+    L, which follows the longest batch mate: sums over slots go part by part, because MKL splits
+    long ones by their length, and L is at least :func:`fewest_slots`.
     """
     batch, heads, _, dim = query.shape
     key_heads, length = key.shape[1:3]
-    group, num_blocks = heads // key_heads, length // BLOCK_TOKENS
-    blocks = (batch, key_heads, num_blocks, BLOCK_TOKENS, dim)
-    grouped = query.reshape(batch, key_heads, 1, group, dim)
-    scores = torch.matmul(grouped, key.view(blocks).transpose(-1, -2))
-    scores = scores.transpose(2, 3).reshape(batch, key_heads, group, length).add_(mask)
-    weights = torch.softmax(scores, dim=-1)
-    weights = weights.view(batch, key_heads, group, num_blocks, BLOCK_TOKENS).transpose(2, 3)
-    parts = torch.matmul(weights, value.view(blocks))
-    # One after the other: ``sum`` would group them by their number.
-    attended = functools.reduce(torch.add, parts.unbind(2))
-    return attended.reshape(batch, 1, heads, dim)
+    pairs, group = batch * key_heads, heads // key_heads
+    keys, values = key.view(pairs, length, dim), value.view(pairs, length, dim)
+    scores = torch.bmm(query.reshape(pairs, group, dim), keys.transpose(1, 2))
+    scores = scores.view(batch, key_heads, group, length).add_(mask)
+    weights = torch.softmax(scores, dim=-1).view(pairs, group, length)
+    attended = torch.bmm(weights[:, :, :_SUM_TOKENS], values[:, :_SUM_TOKENS])
+    for start in range(_SUM_TOKENS, length, _SUM_TOKENS):
+        part = slice(start, start + _SUM_TOKENS)
+        attended += torch.bmm(weights[:, :, part], values[:, part])
+    return attended.view(batch, 1, heads, dim)
+
+
+def fewest_slots(dim: int) -> int:
+    """Slots that attention needs: torch takes another kernel, with other rounding, below that."""
+    return -(-_FEWEST_PRODUCTS // (dim * SLOT_STEP)) * SLOT_STEP
 
 
 def register() -> None:

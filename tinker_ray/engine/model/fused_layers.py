@@ -45,19 +45,21 @@ class LayerAttention(Protocol):
 class Norm:
     """Root mean square norm over the last dimension: ``x / sqrt(mean(x^2) + eps) * weight``.
 
+    With the width folded into weight and epsilon that is ``x / hypot(|x|, sqrt(eps')) * weight'``.
+
     Source: https://arxiv.org/abs/1910.07467
     """
 
     def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
-        """Fold the width into weight and epsilon, which leaves a plain sum of squares."""
+        """Take the module's weight and epsilon."""
         width = weight.shape[-1]
         self._weight = weight.detach() * math.sqrt(width)
-        self._epsilon = epsilon * width
+        self._floor = weight.new_tensor(math.sqrt(epsilon * width))
 
     def apply(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the normed rows."""
-        scale = torch.linalg.vecdot(rows, rows).add_(self._epsilon).rsqrt_()
-        return torch.mul(rows, scale[..., None]).mul_(self._weight)
+        length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        return torch.div(rows, torch.hypot(length, self._floor)).mul_(self._weight)
 
 
 @dataclass(frozen=True, eq=False)

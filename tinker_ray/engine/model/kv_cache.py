@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from transformers import Cache
 
-from tinker_ray.engine.model.attention import BLOCK_TOKENS
+from tinker_ray.engine.model.attention import SLOT_STEP, fewest_slots
 from tinker_ray.engine.model.lora import MINIMUM_ROWS
 
 _SPARE_SHARE = 8
@@ -89,6 +89,7 @@ class RowCache(Cache):  # type: ignore[misc]
         self.num_rows = 0
         self.length = 0
         self._max_slots = max_slots
+        self._fewest_slots = fewest_slots(shape.head_dim)
         self._heads = torch.arange(shape.num_heads, device=device)
         empty = torch.zeros(0, shape.num_heads, 0, shape.head_dim, dtype=dtype, device=device)
         self._keys = [empty] * shape.num_layers
@@ -101,13 +102,14 @@ class RowCache(Cache):  # type: ignore[misc]
         Rows double while there is memory. Lengths grow by an eighth at a time, and shrink when
         half of them is not needed: attention reads every slot, and reads contiguous memory fastest.
         """
-        num_rows, length = max(num_rows, MINIMUM_ROWS), round_up(length, BLOCK_TOKENS)
+        num_rows = max(num_rows, MINIMUM_ROWS)
+        length = round_up(max(length, self._fewest_slots), SLOT_STEP)
         if num_rows <= self.num_rows and length <= self.length <= 2 * length:
             return
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
         slots = self.length if self.length // 2 <= length <= self.length else length
         if length > self.length > 0:
-            slots = max(length, round_up(self.length + self.length // _SPARE_SHARE, BLOCK_TOKENS))
+            slots = max(length, round_up(self.length + self.length // _SPARE_SHARE, SLOT_STEP))
         if rows * slots > self._max_slots:
             rows, slots = num_rows, length
         self._keys = [_regrown(keys, rows, slots) for keys in self._keys]

@@ -38,48 +38,65 @@ class Best(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A token for every row, its logprob, and the likeliest tokens of rows that ask for them."""
+    """A token for every row, its logprob, and the likeliest tokens of rows that ask for them.
 
-    tokens: list[int]
-    logprobs: list[float]
+    Attributes:
+        tokens: int64 ``(N,)``.
+        logprobs: float32 ``(N,)``.
+        best: None if no row asks.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    logprobs: npt.NDArray[np.float32]
     best: Best | None = None
+
+
+class DrawParams(NamedTuple):
+    """How to draw for each row, ``(N,)`` each.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_k: 0 or less for none.
+        top_p: 1 for none.
+        num_best: How many of the likeliest tokens to report.
+    """
+
+    temperature: npt.NDArray[np.float64]
+    top_k: npt.NDArray[np.int64]
+    top_p: npt.NDArray[np.float64]
+    num_best: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], num_best: Sequence[int] = ()) -> DrawParams:
+        """Take the parameters of row ``i`` from ``params[i]``; without ``num_best`` report none."""
+        return cls(
+            np.array([item.temperature for item in params], np.float64),
+            np.array([item.top_k for item in params], np.int64),
+            np.array([item.top_p for item in params], np.float64),
+            np.array(num_best or [0] * len(params), np.int64),
+        )
 
 
 class DrawPlan:
     """The parameters of a batch of rows, ready to be applied step after step."""
 
-    def __init__(
-        self,
-        params: Sequence[SamplingParams],
-        device: torch.device,
-        num_best: Sequence[int] = (),
-    ) -> None:
-        """Take the parameters of row ``i`` from ``params[i]``.
-
-        Args:
-            params: How to draw.
-            device: Where the logits are.
-            num_best: For each row how many of the likeliest tokens to report; none if empty.
-        """
-        temperatures = [item.temperature for item in params]
-        greedy = [row for row, value in enumerate(temperatures) if value == 0]
-        truncated = [
-            row
-            for row, item in enumerate(params)
-            if item.temperature > 0 and (item.top_k > 0 or item.top_p < 1)
-        ]
+    def __init__(self, params: DrawParams, device: torch.device) -> None:
+        """Prepare to draw from logits on ``device``."""
+        is_greedy = params.temperature == 0
+        is_truncated = ~is_greedy & ((params.top_k > 0) | (params.top_p < 1))
+        best_rows = params.num_best.nonzero()[0]
         self._device = device
-        self._num_best = {row: number for row, number in enumerate(num_best) if number}
-        self._temperature: torch.Tensor | None = None
-        if any(value not in {0.0, 1.0} for value in temperatures):
-            divisors = [value or 1.0 for value in temperatures]
-            self._temperature = torch.tensor(divisors, device=device)[:, None]
-        self._greedy = torch.tensor(greedy, device=device) if greedy else None
-        self._truncated = torch.tensor(truncated, device=device) if truncated else None
-        self._top_k = torch.tensor([params[row].top_k for row in truncated], device=device)
-        self._top_p = torch.tensor(
-            [params[row].top_p for row in truncated], device=device, dtype=torch.float64
+        self._num_best = dict(
+            zip(best_rows.tolist(), params.num_best[best_rows].tolist(), strict=True)
         )
+        self._temperature: torch.Tensor | None = None
+        if not (is_greedy | (params.temperature == 1)).all():
+            divisors = np.where(is_greedy, 1.0, params.temperature).astype(np.float32)
+            self._temperature = torch.from_numpy(divisors).to(device)[:, None]
+        self._greedy = self._rows(is_greedy)
+        self._truncated = self._rows(is_truncated)
+        self._top_k = torch.from_numpy(params.top_k[is_truncated]).to(device)
+        self._top_p = torch.from_numpy(params.top_p[is_truncated]).to(device)
 
     def draw(
         self,
@@ -107,7 +124,12 @@ class DrawPlan:
             tokens[self._greedy] = logits_NV[self._greedy].argmax(dim=-1, keepdim=True)
         chosen = logprobs.gather(-1, tokens)
         best = self._best(logprobs) if self._num_best else None
-        return Drawn(tokens[:, 0].tolist(), chosen[:, 0].tolist(), best)
+        return Drawn(tokens[:, 0].cpu().numpy(), chosen[:, 0].cpu().numpy(), best)
+
+    def _rows(self, chosen: npt.NDArray[np.bool_]) -> torch.Tensor | None:
+        """Return the rows that are chosen, None if there are none."""
+        rows = chosen.nonzero()[0]
+        return torch.from_numpy(rows).to(self._device) if len(rows) else None
 
     def _best(self, logprobs: torch.Tensor) -> Best:
         rows = list(self._num_best)

@@ -13,9 +13,9 @@ import torch
 from tinker_ray.engine.model.kv_cache import PromptCache, RowCache
 from tinker_ray.engine.model.lora import MINIMUM_ROWS, AdapterSpan, spans_of
 from tinker_ray.engine.sampling.draw import DrawPlan
+from tinker_ray.engine.sampling.row_table import RowTable
 
 if TYPE_CHECKING:
-    import collections.abc
     from collections.abc import Iterable, Mapping
 
     from tinker_ray.engine.model.base_model import BaseModel
@@ -23,38 +23,12 @@ if TYPE_CHECKING:
     from tinker_ray.engine.sampling.draw import Drawn
     from tinker_ray.engine.sampling.sequence import Sequence
 
-_NO_TOKEN = -1
-
 
 class PromptRow(NamedTuple):
     """Where the keys and values of a prompt are: a row of a batch of prompts."""
 
     cache: PromptCache
     row: int
-
-
-class StopTable:
-    """The stop tokens of a batch of sequences."""
-
-    def __init__(self, sequences: collections.abc.Sequence[Sequence]) -> None:
-        """Take the stop tokens of each sequence's job."""
-        rules = [sequence.job.stop for sequence in sequences]
-        width = max((len(rule.token_ids) for rule in rules), default=0)
-        self._ids = np.full((len(rules), width), _NO_TOKEN, np.int64)
-        for row, rule in enumerate(rules):
-            self._ids[row, : len(rule.token_ids)] = rule.token_ids
-
-    def hits(self, tokens: list[int]) -> list[bool]:
-        """Say for each row whether its token is one of its stop tokens."""
-        found: list[bool] = (self._ids == np.asarray(tokens)[:, None]).any(axis=1).tolist()
-        return found
-
-
-def plan_of(sequences: collections.abc.Sequence[Sequence], device: torch.device) -> DrawPlan:
-    """Plan the draws of a batch of sequences, one a row."""
-    requests = [sequence.job.request for sequence in sequences]
-    num_best = [request.topk_sample_logprobs for request in requests]
-    return DrawPlan([request.params for request in requests], device, num_best)
 
 
 class RowStep:
@@ -67,11 +41,9 @@ class RowStep:
         self._cache = RowCache(
             base.kv_shape, dtype=base.dtype, device=base.device, max_slots=max_slots
         )
-        self._sequences: list[Sequence] = []
-        self._positions = np.zeros(0, np.int64)
+        self._table = RowTable([])
         self._spans: tuple[AdapterSpan, ...] = ()
-        self._plan = DrawPlan([], base.device)
-        self._stops = StopTable([])
+        self._plan = DrawPlan(self._table.draws, base.device)
 
     def arrange(
         self, order: list[int], sequences: list[Sequence], prompts: Mapping[int, PromptRow]
@@ -83,13 +55,11 @@ class RowStep:
             sequences: The sequence of each new row.
             prompts: The prompts of the newcomers' jobs, by ``id(job)``.
         """
+        before, self._table = self._table, self._table.arranged(order, sequences)
         moves = [(source, row) for row, source in enumerate(order) if 0 <= source != row]
-        positions = [
-            sequence.job.prompt_tokens + len(sequence.tokens) - 1 for sequence in sequences
-        ]
         if sequences:
-            num_rows = max(len(sequences), len(self._sequences))
-            self._cache.fit(num_rows, max(positions) + 1)
+            num_rows = max(len(sequences), len(before))
+            self._cache.fit(num_rows, int(self._table.positions.max()) + 1)
         if moves:
             self._cache.move([source for source, _ in moves], [row for _, row in moves])
         joining: dict[PromptCache, list[tuple[int, int]]] = {}
@@ -100,29 +70,29 @@ class RowStep:
         for cache, pairs in joining.items():
             rows, sources = zip(*pairs, strict=True)
             self._cache.insert(list(rows), cache, list(sources))
-        self._sequences = sequences
-        padding = max(0, MINIMUM_ROWS - len(sequences))
-        self._positions = np.array(positions + [0] * padding, np.int64)
         adapters = [sequence.job.request.adapter for sequence in sequences]
-        self._spans = spans_of(adapters, len(self._positions))
-        self._plan = plan_of(sequences, self._base.device)
-        self._stops = StopTable(sequences)
+        self._spans = spans_of(adapters, max(len(sequences), MINIMUM_ROWS))
+        self._plan = DrawPlan(self._table.draws, self._base.device)
 
     def clear(self, rows: Iterable[int]) -> None:
         """Zero rows whose keys and values may not be finite."""
         for row in rows:
             self._cache.clear(row)
 
-    def run(self) -> tuple[Drawn, list[bool]]:
-        """Run the newest token of each row; return what was drawn, and which tokens are stops."""
-        sequences, device = self._sequences, self._base.device
-        newest = [sequence.tokens[-1] for sequence in sequences]
-        newest += [0] * (len(self._positions) - len(sequences))
-        self._cache.fit(len(self._positions), int(self._positions.max()) + 1)
-        positions = torch.from_numpy(self._positions).to(device)
-        newest_tokens = torch.tensor(newest, device=device)
-        logits = self._inference.step(newest_tokens, positions, self._cache, self._spans)
-        self._positions += 1
-        uniforms = np.array([sequence.uniforms[len(sequence.tokens)] for sequence in sequences])
-        drawn = self._plan.draw(logits[: len(sequences)], uniforms)
-        return drawn, self._stops.hits(drawn.tokens)
+    def run(self) -> tuple[Drawn, list[int]]:
+        """Run the newest token of each row and draw the next one.
+
+        Returns:
+            What was drawn, and the rows that may have ended with it.
+        """
+        table, num_rows = self._table, len(self._table)
+        newest, positions = np.zeros((2, max(num_rows, MINIMUM_ROWS)), np.int64)
+        newest[:num_rows], positions[:num_rows] = table.newest, table.positions
+        self._cache.fit(len(positions), int(positions.max()) + 1)
+        device = self._base.device
+        tokens_N, positions_N = (
+            torch.from_numpy(array).to(device) for array in (newest, positions)
+        )
+        logits = self._inference.step(tokens_N, positions_N, self._cache, self._spans)
+        drawn = self._plan.draw(logits[:num_rows], table.uniforms())
+        return drawn, table.step(drawn.tokens, drawn.logprobs)

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 from tinker_ray.engine.model.inference import inference_of
+from tinker_ray.engine.sampling.draw import DrawParams, DrawPlan
 from tinker_ray.engine.sampling.prompt_run import PromptRun, run_prompts, split_by_length
-from tinker_ray.engine.sampling.row_step import PromptRow, RowStep, StopTable, plan_of
+from tinker_ray.engine.sampling.row_step import PromptRow, RowStep
+from tinker_ray.engine.sampling.row_table import EndRules
 from tinker_ray.engine.sampling.scheduler import Scheduler
 from tinker_ray.engine.sampling.sequence import Job, SampleJob
 from tinker_ray.errors import EngineError
@@ -180,10 +182,13 @@ class Sampler:
         sequences = [sequence for job in jobs for sequence in job.sequences if job.limit_tokens]
         owners = [row for row, job in enumerate(jobs) for _ in job.sequences if job.limit_tokens]
         if sequences:
-            plan = plan_of(sequences, self._base.device)
+            requests = [sequence.job.request for sequence in sequences]
+            num_best = [request.topk_sample_logprobs for request in requests]
+            params = DrawParams.of([request.params for request in requests], num_best)
             uniforms = np.array([sequence.uniforms[0] for sequence in sequences])
-            drawn = plan.draw(run.logits[owners], uniforms)
-            self._append(sequences, drawn, StopTable(sequences).hits(drawn.tokens))
+            drawn = DrawPlan(params, self._base.device).draw(run.logits[owners], uniforms)
+            watched = EndRules(sequences).step(drawn.tokens, drawn.logprobs)
+            self._append(sequences, drawn, watched)
         for row, job in enumerate(jobs):
             going_on = [item for item in job.sequences if item.stop_reason is None]
             if job.limit_tokens == 0:
@@ -196,22 +201,33 @@ class Sampler:
         self,
         sequences: collections.abc.Sequence[Sequence],
         drawn: Drawn,
-        stops: list[bool],
+        watched: Iterable[int],
     ) -> list[Sequence]:
-        """Add a token to each sequence; answer jobs that are complete; return what has ended."""
-        ended: list[Sequence] = []
-        failed: dict[int, Job] = {}
+        """Add a token to each sequence; answer jobs that are complete.
+
+        Args:
+            sequences: One a row.
+            drawn: What was drawn for them.
+            watched: The rows that may have ended; the others go on.
+
+        Returns:
+            What has ended.
+        """
+        tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
+        for sequence, token, logprob in zip(sequences, tokens, logprobs, strict=True):
+            sequence.tokens.append(token)
+            sequence.logprobs.append(logprob)
         if drawn.best is not None:
             for row, ids in drawn.best.ids.items():
                 sequences[row].best.append((ids, drawn.best.logprobs[row]))
-        for sequence, token, logprob, is_stop in zip(
-            sequences, drawn.tokens, drawn.logprobs, stops, strict=True
-        ):
-            job = sequence.job
-            if not math.isfinite(logprob):
+        ended: list[Sequence] = []
+        failed: dict[int, Job] = {}
+        for row in watched:
+            sequence, job = sequences[row], sequences[row].job
+            if not math.isfinite(logprobs[row]):
                 failed[id(job)] = job
                 continue
-            sequence.append(token, logprob, is_stop=is_stop)
+            sequence.settle()
             if sequence.stop_reason is not None:
                 ended.append(sequence)
                 job.num_unfinished -= 1

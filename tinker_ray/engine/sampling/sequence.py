@@ -135,11 +135,10 @@ class Sequence:
     stop_reason: StopReason | None = None
     best: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = field(default_factory=list)
 
-    def append(self, token: int, logprob: float, *, is_stop: bool) -> None:
-        """Add a token and decide whether it is the last one."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if is_stop or self.job.stop.ends_in_text(self.tokens):
+    def settle(self) -> None:
+        """Decide whether the newest token is the last one."""
+        stop = self.job.stop
+        if self.tokens[-1] in stop.token_ids or stop.ends_in_text(self.tokens):
             self.stop_reason = "stop"
         elif len(self.tokens) >= self.job.limit_tokens:
             self.stop_reason = "length"
