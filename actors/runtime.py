@@ -91,6 +91,11 @@ class ClusterRuntime:
             lambda: self._start(binding.CHECKPOINT, "checkpoint", service)
         )
 
+    @property
+    def reporter(self) -> SessionHandle | None:
+        """What tells the service of events; None if it is not to be told."""
+        return self.session if self._settings.report else None
+
     def __repr__(self) -> str:
         """Show the session."""
         return f"ClusterRuntime({self.session_id!r})"

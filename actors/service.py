@@ -49,12 +49,14 @@ class ServiceSpec:
         session_id: The session that everything belongs to.
         flags: What the service can do.
         embedded: It is an embedded engine on the loopback interface, which asks for no key.
+        report: Whether the service is told of errors.
     """
 
     base_url: str
     session_id: str
     flags: ServerFlags
     embedded: bool = False
+    report: bool = False
 
     @classmethod
     def of(cls, settings: Settings, session_id: str, flags: ServerFlags) -> ServiceSpec:
@@ -63,7 +65,7 @@ class ServiceSpec:
         embedded = is_loopback(settings.base_url) and (
             key is None or key.reveal() == EMBEDDED_API_KEY
         )
-        return cls(settings.base_url, session_id, flags, embedded)
+        return cls(settings.base_url, session_id, flags, embedded, report=settings.report)
 
     def settings(self) -> Settings:
         """Return the settings of this process for the service.

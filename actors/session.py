@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.lease_keeper import HolderInfo, News, Reply
 from tinker_ray.core.heartbeat import Heartbeat
+from tinker_ray.core.reporter import Reporter
 from tinker_ray.limits import Backoff, PermitLedger
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from tinker_ray.core.link import Link
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.limits import BackoffNotice, Claim, Grant
-    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, OptimizerConfig
+    from tinker_ray.types import (
+        GetServerCapabilitiesResponse,
+        LoraConfig,
+        OptimizerConfig,
+        TelemetryEvent,
+    )
 
 LISTEN_S = 10.0
 """How long a holder's question for news stays open."""
@@ -75,6 +81,10 @@ class SessionActor:
         self._version = 0
         self._holders: dict[str, _Holder] = {}
         self._trainings: dict[str, float] = {}
+        self._reporter = Reporter(self._link, service.session_id) if service.report else None
+        if self._reporter is not None:
+            self._link.events = self._reporter
+            self._reporter.start(restarted=restarted)
         self._heartbeat = Heartbeat(self._link, service.session_id)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -165,6 +175,14 @@ class SessionActor:
         """
         return await self._session.create_custom_loss(custom_loss_seq_id, name, inputs, graph)
 
+    async def tell(self, told: Sequence[TelemetryEvent], flush: bool = False) -> bool:  # noqa: FBT001, FBT002 - crosses the process border by position
+        """Take in events for the service, from anywhere on the cluster.
+
+        Returns:
+            Whether there was room for them, and the service is to be told.
+        """
+        return self._reporter is not None and await self._reporter.tell(told, flush=flush)
+
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """End the heartbeat and tell the service that the session is over.
 
@@ -229,6 +247,8 @@ class SessionActor:
         if self._alarm is not None:
             self._alarm.cancel()
         await self._heartbeat.stop()
+        if self._reporter is not None:
+            await self._reporter.aclose()
         await self._link.aclose()
 
     def _notify(self) -> None:

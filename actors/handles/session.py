@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from tinker_ray.config import Secret
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.limits import BackoffNotice, Claim
-    from tinker_ray.types import GetServerCapabilitiesResponse, LoraConfig, OptimizerConfig
+    from tinker_ray.types import (
+        GetServerCapabilitiesResponse,
+        LoraConfig,
+        OptimizerConfig,
+        TelemetryEvent,
+    )
 
 
 class SessionHandle:
@@ -132,6 +137,15 @@ class SessionHandle:
             "create_custom_loss", custom_loss_seq_id, name, inputs, graph
         )
         return loss_id
+
+    async def tell(self, told: Sequence[TelemetryEvent], *, flush: bool = False) -> bool:
+        """Take in events for the service.
+
+        Raises:
+            ActorLostError: The session's actor died over it.
+        """
+        taken: bool = await self.remote.call("tell", list(told), flush)
+        return taken
 
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """Tell the service that the session is over.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.config import Secret
     from tinker_ray.core.operation import Operation, OperationResult
-    from tinker_ray.types import LoraConfig, OptimizerConfig, RetryConfig
+    from tinker_ray.types import LoraConfig, OptimizerConfig, RetryConfig, TelemetryEvent
     from tinker_ray.wire.request import SampleRequest
 
 
@@ -105,6 +105,26 @@ def _result(operation: Operation) -> OperationResult:  # noqa: PLR0911 - a resul
 
 
 @dataclass
+class FakeReporter:
+    """Keeps the events that it was told of; ``flushes`` says which calls were to send them."""
+
+    told: list[TelemetryEvent] = field(default_factory=list)
+    flushes: list[bool] = field(default_factory=list)
+    failure: Exception | None = None
+    gate: asyncio.Event | None = None
+
+    async def tell(self, told: Sequence[TelemetryEvent], *, flush: bool = False) -> bool:
+        """Keep them."""
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.told.extend(told)
+        self.flushes.append(flush)
+        return True
+
+
+@dataclass
 class FakeRuntime:
     """A runtime whose parts are itself; what was called is in ``calls``, in order."""
 
@@ -126,6 +146,7 @@ class FakeRuntime:
         return self
 
     sampling = registry = session
+    reporter: FakeReporter | None = None
 
     async def open_training(self, model: ModelHandle) -> FakeTrainingPort:
         """Make a port."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from tinker_ray.clients.session import ClientSession
+    from tinker_ray.clients.telemetry import Telemetry
     from tinker_ray.types import QueueState
 
 T = TypeVar("T")
@@ -79,6 +80,10 @@ class Holder:
     def _session_id(self) -> str:
         """The same, by the name under which scripts reach for it."""
         return self.get_session_id()
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what tells the service of events; None if it is not to be told."""
+        return self.session.telemetry
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop on which the clients work."""

@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 _NOTHING = Datum(ModelInput.from_ints([0]), {"target_tokens": [0], "weights": [0.0]})
 
 
+def _ignore(_: Exception) -> None:
+    pass
+
+
 class Operations:
     """Numbers operations and hands them to a port.
 
@@ -40,12 +44,20 @@ class Operations:
         port: The model's.
         first: The first number.
         limits: The most that one request carries.
+        on_failure: Hears of operations that failed.
     """
 
-    def __init__(self, port: TrainingPort, first: int, limits: ChunkLimits) -> None:
+    def __init__(
+        self,
+        port: TrainingPort,
+        first: int,
+        limits: ChunkLimits,
+        on_failure: Callable[[Exception], object] = _ignore,
+    ) -> None:
         self.port = port
         self.order = Order(first)
         self.limits = limits
+        self._on_failure = on_failure
         self._filling: set[asyncio.Task[None]] = set()
 
     def start(self, make: Callable[[int], Operation]) -> APIFuture[Any]:
@@ -107,6 +119,9 @@ class Operations:
             raise
         try:
             return await self.port.run(operation, self.order.floor, carrier)
+        except Exception as error:
+            self._on_failure(error)
+            raise
         finally:
             self.order.close(operation.seq)
 

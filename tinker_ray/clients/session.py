@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.mode import current_mode, embedded_engine, open_runtime
+from tinker_ray.clients.telemetry import Telemetry
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import export
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from tinker_ray.config import Settings
-    from tinker_ray.core.port import Runtime
+    from tinker_ray.core.port import ReporterPort, Runtime
     from tinker_ray.engine.launcher import EmbeddedEngine
 
 
@@ -57,6 +58,7 @@ class ClientSession:
         self._opening: asyncio.Task[Runtime] | None = None
         self._engine: EmbeddedEngine | None = None
         self._closed = False
+        self.telemetry = Telemetry(self._reporter) if settings.report else None
         self._closing: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
@@ -64,6 +66,13 @@ class ClientSession:
         """Show the service, and whether it is open."""
         state = "closed" if self._closed else "open" if self._opening else "idle"
         return f"ClientSession({self.settings.base_url!r}, {state})"
+
+    @property
+    def opened(self) -> Runtime | None:
+        """The runtime, if the session is open."""
+        if self._closed or self._opening is None or not self._opening.done():
+            return None
+        return None if self._failed(self._opening) else self._opening.result()
 
     async def runtime(self) -> Runtime:
         """Return the runtime, opening it at the first call. Runs on the bridge.
@@ -123,6 +132,10 @@ class ClientSession:
             settings, self._engine = await asyncio.to_thread(embedded_engine, settings)
             self.settings = settings
         return await self._opener(settings, self._user_metadata, current_mode(settings))
+
+    def _reporter(self) -> ReporterPort | None:
+        runtime = self.opened
+        return None if runtime is None else runtime.reporter
 
     @staticmethod
     def _failed(task: asyncio.Task[Runtime]) -> bool:

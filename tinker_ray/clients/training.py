@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.attribution import attributed
 from tinker_ray.clients.custom_loss import run_custom_loss
+from tinker_ray.clients.holder import Holder
 from tinker_ray.clients.loss_handle import LossHandle
 from tinker_ray.clients.operations import Operations
 from tinker_ray.clients.ready import Ready
@@ -14,7 +15,7 @@ from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training_state import TrainingState
 from tinker_ray.core.operation import OptimStep, SaveForSampler
-from tinker_ray.errors import APIResponseValidationError
+from tinker_ray.errors import APIResponseValidationError, StaleHandleError
 from tinker_ray.types import AdamParams
 from tinker_ray.types.optimizer import OptimParamsBase
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tinker_ray.clients.session import ClientSession
+    from tinker_ray.clients.telemetry import Telemetry
     from tinker_ray.core.custom_loss import CustomLossFnV1
     from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.port import TrainingPort
@@ -50,6 +52,7 @@ class TrainingClient(TrainingState, Ready):
 
     Attributes:
         model_id: The model, which is also the training run.
+        holder: What is behind all clients of the session.
     """
 
     def __init__(
@@ -57,7 +60,8 @@ class TrainingClient(TrainingState, Ready):
     ) -> None:
         self.model_id = model.model_id
         self._session = session
-        self._operations = Operations(port, model.first_seq, flags.chunks)
+        self.holder = Holder(session)
+        self._operations = Operations(port, model.first_seq, flags.chunks, self._tell)
         self._info: GetInfoResponse | None = None
 
     def _shown(self) -> str:
@@ -157,7 +161,7 @@ class TrainingClient(TrainingState, Ready):
             message = f"loss_type_input={loss_type_input!r}: a loss is given logprobs, drop it"
             raise ValueError(message)
         if isinstance(loss_fn, LossHandle):
-            loss_fn.check(APIFuture.start(self._session_id()).result(), data)
+            loss_fn.check(self.holder.get_session_id(), data)
             if loss_fn.loss_id is not None:
                 return self.forward_backward(data, "custom", {"loss_id": loss_fn.loss_id})
         return run_custom_loss(self._operations, data, loss_fn)
@@ -270,6 +274,10 @@ class TrainingClient(TrainingState, Ready):
         data = self.get_info().model_data
         return load_tokenizer(data.tokenizer_id or data.model_name or "")
 
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what tells the service of events; None if it is not to be told."""
+        return self._session.telemetry
+
     # --- inside ---------------------------------------------------------------------------------
 
     def _snapshot(self, retry_config: RetryConfig | None) -> Coroutine[Any, Any, SamplingClient]:
@@ -291,14 +299,16 @@ class TrainingClient(TrainingState, Ready):
             raise APIResponseValidationError(message, body=response.model_dump())
         return SamplingClient(self._session, response.sampling_session_id, retry_config)
 
+    def _tell(self, failure: Exception) -> None:
+        telemetry = self.get_telemetry()
+        if telemetry is not None and not isinstance(failure, StaleHandleError):
+            telemetry.log_exception_sync(failure)
+
     async def _ask(self) -> GetInfoResponse:
         runtime = await self._session.runtime()
         info: GetInfoResponse = await runtime.registry.call("get_info", {"model_id": self.model_id})
         self._info = info
         return info
-
-    async def _session_id(self) -> str:
-        return (await self._session.runtime()).session_id
 
 
 def _one_of(optim_params: OptimParams | None, adam_params: AdamParams | None) -> OptimParams:

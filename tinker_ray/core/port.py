@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         OptimizerConfig,
         RetryConfig,
         SampleResponse,
+        TelemetryEvent,
     )
     from tinker_ray.wire.request import SampleRequest
 
@@ -114,6 +115,14 @@ class RegistryPort(Protocol):
         ...
 
 
+class ReporterPort(Protocol):
+    """Tells the service of events."""
+
+    async def tell(self, told: Sequence[TelemetryEvent], *, flush: bool = False) -> bool:
+        """Take in events, send them now if asked to, and say whether there was room for them."""
+        ...
+
+
 class Runtime(Protocol):
     """Everything behind one ``ServiceClient``."""
 
@@ -140,6 +149,11 @@ class Runtime(Protocol):
     @property
     def registry(self) -> RegistryPort:
         """What answers the REST calls."""
+        ...
+
+    @property
+    def reporter(self) -> ReporterPort | None:
+        """What tells the service of events; None if it is not to be told."""
         ...
 
     async def open_training(self, model: ModelHandle) -> TrainingPort:

@@ -12,6 +12,7 @@ from tinker_ray.core.connection import connect
 from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.registry import RegistryCore
+from tinker_ray.core.reporter import Reporter
 from tinker_ray.core.sampling import SamplingCore
 from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.core.training import TrainingCore
@@ -42,12 +43,15 @@ def sampling_core(link: Link, *, clone: int = 0, **admission: Any) -> SamplingCo
 class LocalRuntime:
     """A session with everything behind it in this process. Made by :meth:`open`."""
 
-    def __init__(self, link: Link, session: SessionCore) -> None:
+    def __init__(self, link: Link, session: SessionCore, reporter: Reporter | None = None) -> None:
         self.session_id = session.session_id
         self.flags = session.flags
         self.session = session
         self.sampling = sampling_core(link)
         self.registry = RegistryCore(link)
+        self.reporter = link.events = reporter
+        if reporter is not None:
+            reporter.start()
         self._link = link
         self._heartbeat = Heartbeat(link, session.session_id)
         self._refresh = FlagsRefresh(link)
@@ -81,7 +85,8 @@ class LocalRuntime:
         except BaseException:
             await link.aclose()
             raise
-        return cls(link, SessionCore(link, session_id))
+        reporter = Reporter(link, session_id) if settings.report else None
+        return cls(link, SessionCore(link, session_id), reporter)
 
     def __repr__(self) -> str:
         """Show the session."""
@@ -103,6 +108,8 @@ class LocalRuntime:
         await self.sampling.aclose()
         await self._heartbeat.stop()
         await self._refresh.aclose()
+        if self.reporter is not None:
+            await self.reporter.aclose()
         try:
             async with asyncio.timeout(FINISH_S):
                 await self.session.finish(reason, detail)

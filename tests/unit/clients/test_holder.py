@@ -51,4 +51,5 @@ def test_what_has_telemetry_is_told_from_what_has_none() -> None:
             return None
 
     assert isinstance(Provider(), TelemetryProvider)
-    assert not isinstance(holder(FakeRuntime()), TelemetryProvider)
+    assert isinstance(holder(FakeRuntime()), TelemetryProvider)
+    assert not isinstance(FakeRuntime(), TelemetryProvider)
