@@ -30,7 +30,6 @@ from tinker_ray.engine.settings import HostSettings
 from tinker_ray.engine.shelf import Shelf
 from tinker_ray.engine.store.checkpoint_store import CheckpointStore
 from tinker_ray.engine.store.ledger import Ledger
-from tinker_ray.engine.training.recorded_samples import RecordedSamples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +57,6 @@ class Host:
         runs: The models in training.
         losses: The custom losses.
         sampling: The samples.
-        recorded: The samples that losses may refer to.
         admission: Who is let in.
         downloads: The files that it hands out by signed links.
         audit: The log of what was done to what it keeps.
@@ -107,7 +105,6 @@ class Host:
         self.runs = TrainingRuns(
             self.ledger, self.promises, gap_timeout_s=self.settings.gap_timeout_s
         )
-        self.recorded = RecordedSamples()
         self.losses = CustomLosses(self.ledger)
         self.sampling = Sampling(
             self.ledger,
@@ -123,7 +120,7 @@ class Host:
     def loss_sources(self, session_id: str) -> LossSources:
         """Say where the losses of a session's requests find what they refer to."""
         return LossSources(
-            find_sample=lambda name: self.recorded.find(session_id, name),
+            find_sample=lambda name: self.sampling.recorded.find(session_id, name),
             find_custom_loss=lambda loss_id: self.losses.find(loss_id, session_id),
             strict=self.settings.strict_losses,
         )

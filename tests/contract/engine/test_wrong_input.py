@@ -58,6 +58,18 @@ WRONG_BATCHES: dict[str, tuple[dict[str, Any], str]] = {
     "float targets": (with_input(target_tokens=floats([1.0] * 4)), "target_tokens"),
     "unknown dtype": (with_input(weights={"data": [1.0], "dtype": "f16"}), "dtype"),
     "unknown loss": (batch(4, loss_fn="mse"), "loss_fn"),
+    "custom without a loss": (batch(4, loss_fn="custom"), "loss_fn_config"),
+    "custom with an unknown loss": (
+        batch(4, loss_fn="custom", loss_fn_config={"loss_id": "x"}),
+        "loss_id",
+    ),
+    "no provenance": (
+        {
+            **with_input(advantages=floats([1.0] * 4)),
+            "loss_fn": "stable_reinforce",
+        },
+        "provenance",
+    ),
     "unknown config key": (batch(4, loss_fn_config={"beta": 1.0}), "beta"),
     "config that is no number": (batch(4, loss_fn_config={"beta": "x"}), "beta"),
     "no inputs at all": (batch(data=[{"model_input": {"chunks": [{"tokens": [1]}]}}]), "inputs"),
@@ -111,7 +123,26 @@ WRONG_SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     "empty stop string": ({"sampling_params": {"stop": [""]}}, "stop[0]"),
     "huge seed": ({"sampling_params": {"seed": 2**70}}, "seed"),
     "too many top-k": ({"topk_prompt_logprobs": VOCAB_SIZE + 1}, "topk_prompt_logprobs"),
-    "unsupported feature": ({"prompt_alt_tokens_k": 3}, "prompt_alt_tokens_k"),
+    "negative top-k": ({"topk_sample_logprobs": -1}, "topk_sample_logprobs"),
+    "too many alternatives": ({"prompt_alt_tokens_k": 10**8}, "prompt_alt_tokens_k"),
+    "negative alternatives": ({"prompt_alt_tokens_k": -1}, "prompt_alt_tokens_k"),
+    "last n without logprobs": ({"prompt_logprobs_last_n": 1}, "prompt_logprobs_last_n"),
+    "last n beyond the prompt": (
+        {"prompt_logprobs_last_n": 3, "prompt_logprobs": True},
+        "prompt_logprobs_last_n",
+    ),
+    "targets of another length": (
+        {"target_prompt_logprobs": {"data": [1], "dtype": "int64", "shape": [1, 1]}},
+        "target_prompt_logprobs",
+    ),
+    "targets that are no tokens": (
+        {"target_prompt_logprobs": {"data": [1, VOCAB_SIZE], "dtype": "int64", "shape": [2, 1]}},
+        "target_prompt_logprobs",
+    ),
+    "recording outside of a session": (
+        {"sampling_session_id": None, "base_model": MODEL, "record_stability_info": True},
+        "record_stability_info",
+    ),
     "nothing to sample from": ({"sampling_session_id": None}, "base_model"),
 }
 
@@ -132,6 +163,13 @@ WRONG_REQUESTS: list[tuple[str, dict[str, Any], int, str]] = [
     ("create_model", {"lora_config": None}, 422, "lora_config"),
     ("create_model", {"session_id": "x"}, 404, "session_id"),
     ("create_model", {"optimizer_config": {"type": "dimuon"}}, 422, "optimizer_config"),
+    ("create_model", {"optimizer_config": {"type": "sgd"}}, 422, "optimizer_config"),
+    (
+        "optim_step",
+        {"model_id": "x", "optimizer_params": {"type": "dimuon", "learning_rate": 1.0}},
+        422,
+        "optimizer_params.type",
+    ),
     (
         "create_model",
         {

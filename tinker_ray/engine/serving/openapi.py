@@ -237,6 +237,16 @@ class SamplingParamsBody(Value):
     top_p: float | None = None
 
 
+class TensorBody(Value):
+    """Numbers, row by row; with both kinds of indices those of a sparse matrix (CSR)."""
+
+    data: list[float]
+    dtype: Literal["int64", "float32"]
+    shape: list[int] | None = None
+    sparse_crow_indices: list[int] | None = None
+    sparse_col_indices: list[int] | None = None
+
+
 class SampleBody(Value):
     """POST asample."""
 
@@ -249,14 +259,11 @@ class SampleBody(Value):
     model_path: str | None = None
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int | None = None
-
-
-class TensorBody(Value):
-    """Numbers, row by row."""
-
-    data: list[float]
-    dtype: Literal["int64", "float32"]
-    shape: list[int] | None = None
+    topk_sample_logprobs: int | None = None
+    target_prompt_logprobs: TensorBody | None = None
+    prompt_alt_tokens_k: int | None = None
+    prompt_logprobs_last_n: int | None = None
+    record_stability_info: bool | None = None
 
 
 class DatumBody(Value):

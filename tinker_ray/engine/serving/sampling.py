@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tinker_ray.engine.sampling.sampler import SampleJob
+import numpy as np
+
 from tinker_ray.engine.serving.completion import target_of
 from tinker_ray.engine.serving.operation import failure, failure_of
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
-from tinker_ray.engine.serving.validate import sample_prompt
+from tinker_ray.engine.serving.validate import sample_job
 from tinker_ray.engine.store.row import Activity, Outcome
 from tinker_ray.engine.store.snapshot_cache import SnapshotCache
+from tinker_ray.engine.training.recorded_samples import RecordedSample, RecordedSamples
 from tinker_ray.telemetry import inject, names
 from tinker_ray.telemetry.trace import record
 from tinker_ray.wire import codec
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tinker_ray.engine.model.adapter import Adapter
+    from tinker_ray.engine.sampling.sequence import SampleJob
     from tinker_ray.engine.served_model import ServedModel
     from tinker_ray.engine.serving.completion import Target
     from tinker_ray.engine.serving.promise import Promise, PromiseStore
@@ -74,6 +77,7 @@ class Sampling:
 
     Attributes:
         snapshots: The adapters in memory.
+        recorded: The samples that losses may refer to.
         keeps_pending: Whether promised samples are recorded until their end is acknowledged, as
             clients need it that poll for whole sampling sessions.
     """
@@ -92,6 +96,7 @@ class Sampling:
         self._checkpoints = checkpoints
         self._promises = promises
         self.snapshots = SnapshotCache()
+        self.recorded = RecordedSamples()
         self._shelf = shelf
         self._max_queued_sequences = max_queued_sequences
         self.keeps_pending = keeps_pending
@@ -105,27 +110,19 @@ class Sampling:
         """
         weights = self._weights(request, owner)
         served = self._shelf.find(weights.base_model)
-        prompt = sample_prompt(request, served.base, max_sequences=self._max_queued_sequences)
-        adapter = await self._adapter(served, weights)
+        job = sample_job(request, served.base, max_sequences=self._max_queued_sequences)
+        job = replace(job, adapter=await self._adapter(served, weights))
         key = _key(request, content)
         if key is not None and (known := self._promises.find_sample(key)) is not None:
             return known
         queued = served.sampler.queued_sequences
         if queued and queued + request.num_samples > self._max_queued_sequences:
             raise RequestRejected(f"{queued} sequences are waiting: try again", status_code=429)
-        job = SampleJob(
-            prompt=prompt,
-            adapter=adapter,
-            params=request.sampling_params,
-            num_samples=request.num_samples,
-            prompt_logprobs=request.prompt_logprobs,
-            topk_prompt_logprobs=request.topk_prompt_logprobs,
-        )
         target = target_of(request.sampling_session_id, request.seq_id)
         promise = self._promises.open_sample(key, owner, target)
         if self.keeps_pending and target is not None:
             self._ledger.pending.add(promise.request_id, *target)
-        self._start(served, job, promise, weights)
+        self._start(served, job, promise, weights, recorded=request.record_stability_info)
         return promise
 
     def promised(self, target: Target) -> list[str]:
@@ -198,7 +195,13 @@ class Sampling:
         return await self.snapshots.get(weights.directory, served.base.device)
 
     def _start(
-        self, served: ServedModel, job: SampleJob, promise: Promise, weights: Weights
+        self,
+        served: ServedModel,
+        job: SampleJob,
+        promise: Promise,
+        weights: Weights,
+        *,
+        recorded: bool,
     ) -> None:
         loop = asyncio.get_running_loop()
         carrier, started_ns = inject(), time.time_ns()
@@ -216,6 +219,8 @@ class Sampling:
                 carrier=carrier,
             )
             outcome = _outcome(future)
+            if recorded and outcome.form != "error":
+                self._record(weights.session_id, promise.request_id, job, future.result())
             self._ledger.usage.record(
                 Activity(
                     request_id=promise.request_id,
@@ -238,6 +243,22 @@ class Sampling:
                 loop.call_soon_threadsafe(settle)
 
         future.add_done_callback(wake)
+
+    def _record(
+        self, session_id: str, request_id: str, job: SampleJob, response: SampleResponse
+    ) -> None:
+        """Keep what losses need of a sample, before anyone knows of its end."""
+        prompt = job.prompt.astype(np.int32)
+        ids = sequence_ids(request_id, job.num_samples)
+        for sequence_id, sequence in zip(ids, response.sequences, strict=True):
+            if sequence.logprobs_np is not None:
+                sample = RecordedSample(prompt, sequence.tokens_np, sequence.logprobs_np)
+                self.recorded.add(session_id, sequence_id, sample)
+
+
+def sequence_ids(request_id: str, num_samples: int) -> list[str]:
+    """Name the sequences of a sampling request."""
+    return [f"{request_id}/{index}" for index in range(num_samples)]
 
 
 def _usage(job: SampleJob, response: SampleResponse) -> dict[UsageType, int]:

@@ -8,10 +8,20 @@ refused. Knows nothing of what the values refer to.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from tinker_ray.engine.training.optimizer_family import check_family
+from tinker_ray.errors import EngineError
 from tinker_ray.types import AdamParams, LoraConfig
 
 MAX_INT64 = 2**63 - 1
@@ -50,10 +60,22 @@ class Request(BaseModel):
         return value
 
 
+def _known_family(name: object) -> object:
+    family = "adamw" if name == "adam" else name
+    try:
+        check_family(family)
+    except EngineError as error:
+        raise ValueError(error.message) from error
+    return family
+
+
+Family: TypeAlias = Annotated[Literal["adamw"], BeforeValidator(_known_family)]
+
+
 class OptimizerConfigRequest(Request):
     """Which optimizer a model has; the engine knows AdamW."""
 
-    type: Literal["adamw"] = "adamw"
+    type: Family = "adamw"
 
 
 class CreateModelRequest(Request):
@@ -108,7 +130,7 @@ class AdamParamsRequest(Request):
 class OptimizerParamsRequest(AdamParamsRequest):
     """A step of the optimizer that ``type`` names."""
 
-    type: Literal["adamw", "adam"]
+    type: Family
 
 
 class OptimStepRequest(TrainingRequest):
@@ -116,6 +138,12 @@ class OptimStepRequest(TrainingRequest):
 
     adam_params: AdamParamsRequest | None = None
     optimizer_params: OptimizerParamsRequest | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.adam_params is not None and self.optimizer_params is not None:
+            raise ValueError("give adam_params or optimizer_params, not both")
+        return self
 
     def params(self) -> AdamParams:
         """Give the AdamW parameters, whichever key they came under."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinker_ray.engine.sampling.sequence import SampleJob, check_request
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.store.encryption import read_recipients
 from tinker_ray.engine.training.batch import prepare_batch, prepare_custom_batch
@@ -37,12 +38,6 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 MIN_TTL_S = 3600
 MAX_TTL_S = 10 * 365 * 24 * 3600
-_UNSUPPORTED_SAMPLE_KEYS = (
-    "topk_sample_logprobs",
-    "target_prompt_logprobs",
-    "prompt_alt_tokens_k",
-    "prompt_logprobs_last_n",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +94,8 @@ def _loss_id(config: Mapping[str, float | str]) -> str:
     return loss_id
 
 
-def sample_prompt(
-    request: SampleRequest, base: BaseModel, *, max_sequences: int
-) -> npt.NDArray[np.int64]:
-    """Check a sampling request; return the tokens of its prompt.
+def sample_job(request: SampleRequest, base: BaseModel, *, max_sequences: int) -> SampleJob:
+    """Check a sampling request; return what there is to do, for the base model itself.
 
     Raises:
         RequestRejected: A token or parameter is out of range, or the prompt holds more than text.
@@ -111,29 +104,34 @@ def sample_prompt(
     if not 1 <= request.num_samples <= max_sequences:
         message = f"must be from 1 to {max_sequences}, got {request.num_samples}"
         raise RequestRejected(message, field="num_samples")
-    if not 0 <= request.topk_prompt_logprobs <= base.vocab_size:
-        message = f"must be from 0 to {base.vocab_size}, got {request.topk_prompt_logprobs}"
-        raise RequestRejected(message, field="topk_prompt_logprobs")
     _sampling_params(request.sampling_params, base)
-    return prompt
-
-
-def unsupported_sample_keys(body: Mapping[str, Any]) -> None:
-    """Refuse the features of a sampling request that the engine does not have.
-
-    Raises:
-        RequestRejected: One of them is asked for.
-    """
-    for key in _UNSUPPORTED_SAMPLE_KEYS:
-        if body.get(key):
-            raise RequestRejected("is not supported by this engine", field=key)
+    if request.record_stability_info and request.sampling_session_id is None:
+        message = "what is recorded belongs to a session: sample from a sampling session"
+        raise RequestRejected(message, field="record_stability_info")
+    job = SampleJob(
+        prompt=prompt,
+        adapter=None,
+        params=request.sampling_params,
+        num_samples=request.num_samples,
+        prompt_logprobs=request.prompt_logprobs,
+        topk_prompt_logprobs=request.topk_prompt_logprobs,
+        topk_sample_logprobs=request.topk_sample_logprobs,
+        target_prompt_logprobs=request.target_prompt_logprobs,
+        prompt_alt_tokens_k=request.prompt_alt_tokens_k,
+        prompt_logprobs_last_n=request.prompt_logprobs_last_n,
+    )
+    try:
+        check_request(job, base)
+    except EngineError as error:
+        raise RequestRejected(error.message) from error
+    return job
 
 
 def _prompt(prompt: ModelInput, base: BaseModel) -> npt.NDArray[np.int64]:
     parts = []
     for index, chunk in enumerate(prompt.chunks):
         if not isinstance(chunk, EncodedTextChunk):
-            message = f"is an image, and {base.name} reads only text"
+            message = f"is {chunk.type}: {base.name} reads only text"
             raise RequestRejected(message, field=f"prompt.chunks[{index}]")
         parts.append(np.asarray(chunk.tokens, dtype=np.int64))
     tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

@@ -17,14 +17,14 @@ from tinker_ray.engine.serving.openapi import (
 )
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.sampling import sequence_ids
 from tinker_ray.engine.serving.session_schema import (
     CreateSamplingSessionRequest,
     JoinSamplingSessionRequest,
 )
-from tinker_ray.engine.serving.validate import unsupported_sample_keys
 from tinker_ray.engine.store.row import SamplerRow
 from tinker_ray.types import GetSamplerResponse
-from tinker_ray.wire import codec, json_value
+from tinker_ray.wire import codec
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -74,10 +74,9 @@ async def asample(request: Request) -> Response:
     """Accept a sampling request."""
     host = host_of(request)
     content = await plain_body(request)
-    unsupported_sample_keys(json_value.loads(content))
     sample = codec.decode_sample(content)
     promise = await host.sampling.accept(sample, content, caller_of(request).owner)
-    ids = [f"{promise.request_id}/{index}" for index in range(sample.num_samples)]
+    ids = sequence_ids(promise.request_id, sample.num_samples)
     value = {"request_id": promise.request_id, "sample_sequence_ids": ids}
     return json_answer(answer_keys(host.settings.wire, value))
 
