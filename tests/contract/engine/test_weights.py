@@ -88,6 +88,39 @@ async def test_old_clients_restore_by_creating_and_loading(client: EngineClient)
     )
 
 
+async def test_a_model_of_old_clients_becomes_one_of_the_layers_that_it_loads(
+    client: EngineClient,
+) -> None:
+    model_id = await client.create_model(train_mlp=False)
+    await train(client, model_id, 1)
+    await step(client, model_id, 2)
+    path = await save(client, model_id, 3, "a")
+    restored = await client.create_model()
+    body = {"path": path, "optimizer": True, "model_id": restored, "seq_id": 1}
+    await client.result(await client.post("load_weights", body))
+    for model, seq_id in ((model_id, 4), (restored, 2)):
+        await train(client, model, seq_id)
+        await step(client, model, seq_id + 1)
+    assert await client.result(await train(client, restored, 4)) == (
+        await client.result(await train(client, model_id, 6))
+    )
+    again = await save(client, restored, 5, "b")
+    info = await client.post("weights_info", {"tinker_path": again})
+    flags = ("train_attn", "train_mlp", "train_unembed")
+    assert [info[flag] for flag in flags] == [True, False, True]
+    used = await client.create_model()
+    await save(client, used, 1, "all")
+    body = {"path": path, "optimizer": True, "model_id": used, "seq_id": 2}
+    assert (await client.post("load_weights", body, status=400))["field"] == "path"
+
+
+async def test_layers_that_a_model_lacks_are_not_loaded(client: EngineClient) -> None:
+    path = await save(client, await client.create_model(), 1, "a")
+    other = await client.create_model(train_attn=False)
+    body = {"path": path, "optimizer": False, "model_id": other, "seq_id": 1}
+    assert (await client.post("load_weights", body, status=400))["field"] == "path"
+
+
 async def test_new_clients_restore_in_one_request(client: EngineClient) -> None:
     model_id = await client.create_model()
     await train(client, model_id, 1)

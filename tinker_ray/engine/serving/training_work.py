@@ -87,7 +87,7 @@ def load(host: Host, served: ServedModel, model_id: str, source: Source) -> Work
 async def _load(host: Host, served: ServedModel, model_id: str, source: Source) -> None:
     row = host.checkpoints.resolve(source.tinker_path, source.readers, field="path")
     future = served.trainer.load(model_id, row.directory, optimizer=source.optimizer)
-    await asyncio.wrap_future(future)
+    host.ledger.models.set_lora(model_id, await asyncio.wrap_future(future))
 
 
 def _loaded(source: Source, model_id: str) -> Outcome:

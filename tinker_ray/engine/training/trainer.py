@@ -106,8 +106,12 @@ class Trainer:
 
         return self._submit(operation)
 
-    def load(self, model_id: str, directory: Path, *, optimizer: bool) -> Future[None]:
-        """Replace the weights, take the saved optimizer or a fresh one, and drop gradients."""
+    def load(self, model_id: str, directory: Path, *, optimizer: bool) -> Future[LoraConfig]:
+        """Replace the weights, take the saved optimizer or a fresh one, and drop gradients.
+
+        A checkpoint of fewer layers than the model has makes the model one of those layers, as
+        for clients that cannot say which layers a model is to have. Returns what it is then.
+        """
         return self._submit(lambda: self._load(model_id, directory, optimizer=optimizer))
 
     def snapshot(self, model_id: str) -> Future[Adapter]:
@@ -184,20 +188,19 @@ class Trainer:
         finally:
             model.gradient.zero_()
 
-    def _load(self, model_id: str, directory: Path, *, optimizer: bool) -> None:
+    def _load(self, model_id: str, directory: Path, *, optimizer: bool) -> LoraConfig:
         model = self._model(model_id)
         saved = load_training(directory, self._base.device)
         if saved.base_model != self._base.name:
             _refuse(f"{directory} was trained on base model {saved.base_model!r}")
-        if (saved.adapter.targets, saved.adapter.config.rank) != (
-            model.adapter.targets,
-            model.adapter.config.rank,
-        ):
+        is_part = set(saved.adapter.targets) <= set(model.adapter.targets)
+        if not is_part or saved.adapter.config.rank != model.adapter.config.rank:
             _refuse(f"{directory} holds another lora_config: {saved.adapter.config!r}")
         if optimizer and saved.optimizer is None:
             _refuse(f"{directory} holds no optimizer state")
         state = saved.optimizer if optimizer else None
         self._models[model_id] = TrainedModel.start(saved.adapter, state)
+        return saved.adapter.config
 
     def _run_batch(self, model_id: str, batch: TrainingBatch) -> ForwardBackwardOutput:
         model = self._model(model_id)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.host import Host
     from tinker_ray.engine.serving.training_runs import Work
     from tinker_ray.engine.store.row import CheckpointRow, UsageType
+    from tinker_ray.types import LoraConfig
 
 router = APIRouter(route_class=TrainingRoute)
 
@@ -144,9 +145,18 @@ def _check_fits(host: Host, row: ModelRow, source: Source) -> None:
     if run.base_model != row.base_model:
         message = f"{path} was trained on {run.base_model!r}, the model on {row.base_model!r}"
         raise RequestRejected(message, field="path")
-    if run.lora.model_dump(exclude={"seed"}) != row.lora.model_dump(exclude={"seed"}):
+    # Old clients make a model of all layers before they load a checkpoint of some into it.
+    is_new = not host.ledger.checkpoints.of_run(row.model_id, host.now())
+    if run.lora.rank != row.lora.rank or not (
+        _kinds(run.lora) <= _kinds(row.lora) if is_new else _kinds(run.lora) == _kinds(row.lora)
+    ):
         message = f"{path} has {run.lora!r}, the model {row.lora!r}"
         raise RequestRejected(message, field="path")
+
+
+def _kinds(lora: LoraConfig) -> set[str]:
+    """Name the kinds of layers that are trained."""
+    return {name for name, value in lora.model_dump().items() if value is True}
 
 
 def _create_from(host: Host, body: LoadWeightsRequest, source: Source, owner: str) -> Response:

@@ -56,6 +56,12 @@ class ModelTable:
         """Record what became of a model's live weights."""
         self._database.write("UPDATE models SET state = ? WHERE model_id = ?", state, model_id)
 
+    def set_lora(self, model_id: str, lora: LoraConfig) -> None:
+        """Record which layers a model has now."""
+        self._database.write(
+            "UPDATE models SET lora = ? WHERE model_id = ?", lora.model_dump_json(), model_id
+        )
+
     def touch(self, model_id: str, now: float) -> None:
         """Record the time of a model's last request."""
         self._database.write(
