@@ -145,13 +145,15 @@ class Host:
         """Delete what nobody can ask for any more."""
         self.checkpoints.delete_expired()
         now = self.now()
+        finished_before = now - _FINISHED_SESSION_KEPT_S
+        seen_before = now - _SILENT_SESSION_KEPT_S
         for directory in self.ledger.samplers.sweep(
-            finished_before=now - _FINISHED_SESSION_KEPT_S,
-            seen_before=now - _SILENT_SESSION_KEPT_S,
+            finished_before=finished_before, seen_before=seen_before
         ):
             used = self.ledger.checkpoints.uses(directory) or self.ledger.samplers.uses(directory)
             if not used:
                 self.checkpoints.remove(directory)
+        self.ledger.pending.sweep(finished_before=finished_before, seen_before=seen_before)
         self.ledger.answers.sweep(now)
         self.downloads.sweep()
 

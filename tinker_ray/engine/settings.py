@@ -18,6 +18,8 @@ class HostSettings:
         max_queued_sequences: Sequences that may wait in one base model's batch before 429.
         gap_timeout_s: How long a training operation waits for a missing one before it.
         long_poll_s: How long a request for a result waits for it.
+        large_result_bytes: Of larger results clients that allow it are told the size first, so that
+            they can make room.
         strict_losses: Whether to refuse losses whose formula is our own, because the service's is
             not public.
         wire: Which generation of clients to be like: ``json`` is a service of the time before
@@ -28,6 +30,7 @@ class HostSettings:
     max_queued_sequences: int = 4096
     gap_timeout_s: float = 120.0
     long_poll_s: float = 25.0
+    large_result_bytes: int = 1 << 20
     strict_losses: bool = False
     wire: Wire = "both"
     flags: ClientFlags = field(default_factory=ClientFlags)

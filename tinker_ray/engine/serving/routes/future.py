@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, outcome_answer
@@ -16,13 +14,9 @@ from tinker_ray.engine.serving.session_schema import (
     RetrieveFuturesRequest,
 )
 
-if TYPE_CHECKING:
-    from tinker_ray.engine.store.row import Outcome
-
 router = APIRouter(route_class=JsonRoute)
 
 _TRY_AGAIN = 408
-_LARGE_BYTES = 1 << 20
 
 
 @router.post("/retrieve_future", responses=told_outcome(404, 406, 410))
@@ -37,17 +31,14 @@ async def retrieve_future(body: RetrieveFutureRequest, request: Request) -> Resp
     if outcome is None:
         pending = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
         return json_answer(pending, _TRY_AGAIN)
-    if body.allow_metadata_only and _is_large(outcome):
-        size_bytes = len(outcome.body)
+    size_bytes = len(outcome.body)
+    has_arrays = outcome.form in {"output", "sample"}
+    if body.allow_metadata_only and has_arrays and size_bytes > host.settings.large_result_bytes:
         return json_answer({"status": "complete_metadata", "response_payload_size": size_bytes})
     answer = await outcome_answer(request, outcome)
     if promise.target is not None:
         host.sampling.acknowledge([promise.request_id])
     return answer
-
-
-def _is_large(outcome: Outcome) -> bool:
-    return outcome.form in {"output", "sample"} and len(outcome.body) > _LARGE_BYTES
 
 
 @router.post("/retrieve_futures", responses=told(Completions, 404))
@@ -72,10 +63,12 @@ async def retrieve_futures(body: RetrieveFuturesRequest, request: Request) -> Re
 @router.post("/cancel_future", responses=told(None))
 async def cancel_future(body: CancelFutureRequest, request: Request) -> Response:
     """Give a sample up; what is unknown, done or not a sample stays as it is."""
+    host = host_of(request)
     try:
-        promise = host_of(request).promises.get(body.request_id, caller_of(request).owner)
+        promise = host.promises.get(body.request_id, caller_of(request).owner)
     except RequestRejected:
         return json_answer({})
     if promise.cancel is not None:
         promise.cancel()
+        host.sampling.acknowledge([promise.request_id])
     return json_answer({})

@@ -43,3 +43,12 @@ class PendingTable:
         statements = [(statement, (request_id,)) for request_id in request_ids]
         if statements:
             self._database.transact([*statements])
+
+    def sweep(self, *, finished_before: float, seen_before: float) -> None:
+        """Forget the samples of sessions that are over: nobody asks any more."""
+        self._database.write(
+            "DELETE FROM pending_samples WHERE sampler_id IN (SELECT sampler_id FROM samplers "
+            "JOIN sessions USING (session_id) WHERE finished_at < ? OR last_seen_at < ?)",
+            finished_before,
+            seen_before,
+        )
