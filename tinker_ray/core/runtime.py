@@ -16,7 +16,7 @@ from tinker_ray.core.reporter import Reporter
 from tinker_ray.core.sampling import SamplingCore
 from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.core.training import TrainingCore
-from tinker_ray.errors import APIError
+from tinker_ray.errors import TinkerError
 from tinker_ray.limits.backoff import Backoff
 from tinker_ray.limits.budget import ByteBudget
 
@@ -113,7 +113,7 @@ class LocalRuntime:
         try:
             async with asyncio.timeout(FINISH_S):
                 await self.session.finish(reason, detail)
-        except (APIError, TimeoutError) as error:
+        except (TinkerError, TimeoutError) as error:
             logger.warning("session %s could not be finished: %s", self.session_id, error)
         finally:
             await self._link.aclose()
