@@ -143,8 +143,12 @@ def test_a_custom_loss_has_the_gradient_of_the_engines_own(
     ]
 
 
-def test_a_traced_loss_has_the_gradient_of_the_engines_own(engine: InProcess) -> None:
-    engine.flags = {"custom_loss_server_side": False}
+@pytest.mark.parametrize("runs_at_the_service", [False, True])
+def test_a_traced_loss_has_the_gradient_of_the_engines_own(
+    engine: InProcess,
+    runs_at_the_service: bool,  # noqa: FBT001
+) -> None:
+    engine.flags = {"custom_loss_server_side": runs_at_the_service}
     data = batch()
     renamed = [
         Datum(
@@ -156,6 +160,7 @@ def test_a_traced_loss_has_the_gradient_of_the_engines_own(engine: InProcess) ->
     service = engine.service()
     ranks: Any = {"logprobs": 1, "logprobs_old": 1, "advantages": 1}
     handle = open_custom_loss(service._session, by_graph, ranks).result(30)
+    assert runs_at_the_service == (handle.loss_id is not None)
     own, custom = trainee(engine), trainee(engine, service)
     own.forward_backward(data, "importance_sampling").result(30)
     output = custom.forward_backward_custom(renamed, handle).result(30)
