@@ -27,6 +27,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("03_rl.py", ("2",), "local", "reward"),
         ("03_rl.py", ("2",), "cluster", "reward"),
         ("04_custom_environment.py", ("2",), "local", "turns"),
+        ("05_custom_loss.py", ("2",), "local", "preferred"),
     ],
 )
 def test_an_example_runs_and_says_something(
@@ -49,5 +50,11 @@ def test_an_example_runs_and_says_something(
 
 
 def test_every_example_is_run() -> None:
-    run = {"01_sample.py", "02_train_sft.py", "03_rl.py", "04_custom_environment.py"}
+    run = {
+        "01_sample.py",
+        "02_train_sft.py",
+        "03_rl.py",
+        "04_custom_environment.py",
+        "05_custom_loss.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run
