@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Tensor: TypeAlias = "torch.Tensor"
 Graph: TypeAlias = "torch.fx.GraphModule"
 CustomLossFnV1: TypeAlias = (
-    "Callable[[list[Datum], list[torch.Tensor]], tuple[torch.Tensor, Mapping[str, float]]]"
+    "Callable[[list[Datum], list[torch.Tensor]], "
+    "tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]]"
 )
 """Takes a batch and its logprobs; returns the loss, a scalar tensor, and metrics."""
 PerDatumLossFn: TypeAlias = "Callable[..., tuple[torch.Tensor, Mapping[str, torch.Tensor]]]"
