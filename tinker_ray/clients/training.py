@@ -272,7 +272,7 @@ class TrainingClient(TrainingState, Ready):
             ConfigurationError: transformers is not installed.
         """
         data = self.get_info().model_data
-        return load_tokenizer(data.tokenizer_id or data.model_name or "")
+        return load_tokenizer(data.model_name or "", data.tokenizer_id)
 
     def get_telemetry(self) -> Telemetry | None:
         """Return what tells the service of events; None if it is not to be told."""

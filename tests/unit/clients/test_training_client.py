@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -354,6 +356,20 @@ def test_info_that_could_not_be_got_is_asked_for_again() -> None:
     with pytest.raises(errors.APIConnectionError):
         trainee.client.get_info()
     assert info == trainee.client.get_info()
+
+
+def test_the_tokenizer_is_the_one_that_the_service_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AutoTokenizer:
+        @staticmethod
+        def from_pretrained(source: str, **_: Any) -> str:  # noqa: ANN401
+            return f"of {source}"
+
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=AutoTokenizer))
+    trainee = Trainee()
+    data = ModelData(model_name="base", tokenizer_id="org/tokenizer")
+    trainee.runtime.registry_answers["get_info"] = GetInfoResponse(model_id="m", model_data=data)
+    found: Any = trainee.client.get_tokenizer()
+    assert "of org/tokenizer" == found
 
 
 async def test_a_client_is_its_own_finished_future() -> None:
