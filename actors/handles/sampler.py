@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.sampler import SampleItem
+from tinker_ray.core.sdk_method import carry
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
@@ -88,7 +89,7 @@ class SamplerPoolHandle:
             StaleHandleError: The pool was closed.
             TinkerError: The request was refused, failed or lost.
         """
-        item = SampleItem(request, retry, inject() if carrier is None else dict(carrier))
+        item = SampleItem(request, retry, carry(inject() if carrier is None else carrier))
         sample = _Sample(item, asyncio.get_running_loop().create_future())
         self._open.add(sample)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinker_ray.core.sdk_method import carry
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.telemetry.carrier import inject
 
@@ -200,5 +201,5 @@ class SessionHandle:
         return found
 
     async def _again(self, method: str, *arguments: Any, traced: bool = True) -> Any:  # noqa: ANN401
-        carrier = inject() if traced else None
+        carrier = carry(inject()) if traced else None
         return await self.remote.call_until_answered(method, lambda: arguments, carrier)
