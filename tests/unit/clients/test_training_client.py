@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from tinker_ray.core.operation import (
     SaveState,
 )
 from tinker_ray.core.session import ModelHandle
+from tinker_ray.engine import tiny_adder
 from tinker_ray.types import (
     AdamParams,
     Datum,
@@ -358,18 +360,28 @@ def test_info_that_could_not_be_got_is_asked_for_again() -> None:
     assert info == trainee.client.get_info()
 
 
-def test_the_tokenizer_is_the_one_that_the_service_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_is_the_shipped_models_or_the_one_that_the_service_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class AutoTokenizer:
         @staticmethod
         def from_pretrained(source: str, **_: Any) -> str:  # noqa: ANN401
             return f"of {source}"
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=AutoTokenizer))
-    trainee = Trainee()
-    data = ModelData(model_name="base", tokenizer_id="org/tokenizer")
-    trainee.runtime.registry_answers["get_info"] = GetInfoResponse(model_id="m", model_data=data)
-    found: Any = trainee.client.get_tokenizer()
-    assert "of org/tokenizer" == found
+    found: list[Any] = []
+    for name, tokenizer_id in (
+        ("a base", "org/tokenizer"),
+        ("a base", None),
+        ("tinker-ray/tiny-adder", "/another/machine"),
+    ):
+        trainee = Trainee()
+        data = ModelData(model_name=name, tokenizer_id=tokenizer_id)
+        info = GetInfoResponse(model_id="m", model_data=data)
+        trainee.runtime.registry_answers["get_info"] = info
+        found.append(trainee.client.get_tokenizer())
+    shipped = Path(tiny_adder.__file__).parent / "model"
+    assert ["of org/tokenizer", "of a base", f"of {shipped}"] == found
 
 
 async def test_a_client_is_its_own_finished_future() -> None:
