@@ -127,12 +127,14 @@ class CustomLoss:
     ) -> ForwardBackwardOutput:
         place = Place(numbers, self._hold.behind)
         operations = batch_operations(numbers, parts, _BACKEND, forward_only=forward_only)
-        tasks = [
-            asyncio.ensure_future(self._operations.run(operation, place, carrier))
-            for operation in operations
-        ]
-        await asyncio.wait(tasks)  # all of them, whichever fails: each has used its number
-        return join([task.result() for task in tasks], [len(part) for part in parts])
+        running = [self._operations.run(operation, place, carrier) for operation in operations]
+        # All of them, whichever fails: each has to use its number.
+        outputs: list[ForwardBackwardOutput] = []
+        for outcome in await asyncio.gather(*running, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            outputs.append(outcome)
+        return join(outputs, [len(part) for part in parts])
 
     def _weighted(self, linearised: Linearised) -> list[list[Datum]]:
         weighted = map(_for_backward, self._data, linearised.weights)

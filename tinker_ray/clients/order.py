@@ -77,6 +77,7 @@ class Order:
         with self._lock:
             if self._hold is hold:
                 self._hold = None
+        hold.behind = None  # which is over: no chain of all that ever was
         hold.over.set()
 
     def poison(self, hold: Hold, failure: BaseException) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import threading
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
@@ -51,6 +52,7 @@ class Telemetry:
         self._patience_s = patience_s
         self._started_at = _now()
         self._num_pending = 0
+        self._lock = threading.Lock()
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -165,9 +167,10 @@ class Telemetry:
 
     def _tell(self, told: list[TelemetryEvent], *, flush: bool = False) -> Future[bool] | None:
         reporter = None if self._stopped else self._reporter()
-        if reporter is None or self._num_pending + len(told) > MAX_QUEUED:
-            return None
-        self._num_pending += len(told)
+        with self._lock:
+            if reporter is None or self._num_pending + len(told) > MAX_QUEUED:
+                return None
+            self._num_pending += len(told)
         return Bridge.get().submit_detached(self._hand_over(reporter, told, flush=flush))
 
     async def _hand_over(
@@ -178,7 +181,8 @@ class Telemetry:
         except TinkerError:  # the session's actor is gone: nobody is told
             return False
         finally:
-            self._num_pending -= len(told)
+            with self._lock:
+                self._num_pending -= len(told)
 
 
 @overload

@@ -69,12 +69,12 @@ class TracedLoss:
         for datum, logprob in zip(data, logprobs, strict=True):
             inputs = [datum.loss_fn_inputs[item.name].to_torch() for item in self.inputs[1:]]
             loss, metrics = self.graph(logprob, *inputs)
-            if loss.ndim != 0:
-                message = f"the loss {self.name!r} gave shape {tuple(loss.shape)}: return a scalar"
+            if getattr(loss, "ndim", None) != 0:
+                message = f"the loss {self.name!r} gave {loss!r:.200}: return a scalar tensor"
                 raise ValueError(message)
             total = total + loss
             for key, value in metrics.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
+                sums[key] = sums.get(key, 0.0) + float(_plain(value))
         means = {key: value / len(data) for key, value in sums.items() if key.endswith(":mean")}
         return total, sums | means
 

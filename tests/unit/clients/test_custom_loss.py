@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,17 @@ def test_a_pass_that_fails_fails_the_call_and_poisons_the_client(number: int) ->
     settle(trainee)
     assert [1, 2, 3, 4] == sorted(trainee.seqs)
     assert 5 == trainee.client._operations.order.floor
+
+
+def test_parts_that_fail_together_fail_the_call_once(caplog: pytest.LogCaptureFixture) -> None:
+    trainee = Trainee(max_datums=1)
+    for number in (1, 2):
+        trainee.port.failures[number] = errors.RequestFailedError("no", request_id="r")
+    with pytest.raises(errors.RequestFailedError):
+        trainee.client.forward_backward_custom(data(1, 2), squares).result(5)
+    settle(trainee)
+    gc.collect()
+    assert [] == caplog.records
 
 
 def test_numbers_that_cannot_be_used_up_are_given_up() -> None:

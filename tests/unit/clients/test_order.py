@@ -108,3 +108,14 @@ def test_threads_get_disjoint_runs_and_every_later_call_is_behind_the_last_hold(
     for item in everything:
         assert last is item.behind
         last = item if isinstance(item, Hold) else last
+
+
+def test_holds_that_are_over_are_forgotten() -> None:
+    order = Order(1)
+    hold = order.hold(2)
+    for _ in range(3):
+        following = order.hold(2)
+        order.let_pass(hold)
+        assert following.behind is hold
+        assert hold.behind is None
+        hold = following

@@ -97,6 +97,7 @@ def weighted(logprobs: torch.Tensor, weights: torch.Tensor) -> Any:  # noqa: ANN
 
 
 RANKS: Any = {"logprobs": 1, "weights": 1}
+ONE: Any = {"logprobs": 1}
 
 
 def test_a_traced_loss_is_summed_over_the_data_and_its_metrics_by_their_suffix() -> None:
@@ -118,10 +119,20 @@ def test_the_graph_runs_and_not_the_function() -> None:
     assert -7.0 == linearise(loss.over, DATA, OUTPUTS).loss
 
 
-def test_a_traced_loss_must_be_a_scalar() -> None:
-    loss = trace(lambda logprobs: (logprobs * 2, {}), {"logprobs": 1})
-    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+@pytest.mark.parametrize("kind", ["vector", "number"])
+def test_a_traced_loss_must_be_a_scalar_tensor(kind: str) -> None:
+    losses: dict[str, Any] = {
+        "vector": lambda logprobs: (logprobs * 2, {}),
+        "number": lambda logprobs: (logprobs.size(0), {}),
+    }
+    loss = trace(losses[kind], {"logprobs": 1})
+    with pytest.raises(ValueError, match="return a scalar tensor"):
         linearise(loss.over, DATA, OUTPUTS)
+
+
+def test_a_metric_may_be_a_number_that_only_the_data_tell() -> None:
+    loss = trace(lambda logprobs: (logprobs.sum(), {"custom/n:mean": logprobs.size(0)}), ONE)
+    assert {"custom/n:mean": 1.5} == linearise(loss.over, DATA, OUTPUTS).metrics
 
 
 def test_equal_losses_have_equal_keys() -> None:
