@@ -52,6 +52,7 @@ fmt: .venv/.installed-dev ## format, and mend what ruff can mend
 bench: .venv/.installed-dev ## the benchmarks; they print and write what they measure
 	@$(BIN)/python -m tests.bench.bench_engine_sampling --model tinker_ray/engine/tiny_adder/model --out tests/bench/results/engine_sampling.json
 	@$(BIN)/python -m tests.bench.bench_latency --out tests/bench/results/latency.json
+	@$(BIN)/python -m tests.bench.bench_import --out tests/bench/results/import.json
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
 	@$(BIN)/pytest -m "chaos or soak" tests/chaos

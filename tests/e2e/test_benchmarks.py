@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench import bench_engine_sampling, bench_latency
+from tests.bench import bench_engine_sampling, bench_import, bench_latency
 from tinker_ray.engine import tiny_adder
 
 
@@ -18,3 +18,9 @@ def test_the_latency_benchmark_measures_all_calls(embedded_engine: str) -> None:
     result: Any = bench_latency.run(calls=3)
     assert set(result["median"]) == {"health_check", "sample_1_token", "forward_backward_1x16"}
     assert all(value > 0 for value in result["median"].values())
+
+
+def test_the_import_benchmark_measures_all_contenders() -> None:
+    result: Any = bench_import.run(rounds=1, upstream=None)
+    assert set(result["median"]) == {"interpreter", "tinker_ray", "tinker_ray_clients"}
+    assert all(value > 0 for medians in result["median"].values() for value in medians.values())
