@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,11 +25,18 @@ DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 EMBEDDED_SCHEME = "embedded"
 EMBEDDED_API_KEY = "tml-embedded"
 """The key that clients send to an embedded engine on the loopback interface; it asks for none."""
+ENGINE_LOG = "engine.log"
+"""In the folder of an embedded engine: what it prints."""
 CREDENTIALS = Path("~/.tinker/credentials.json")
 """Where ``tinker auth login`` stores keys."""
 NO_KEY = (
     "no API key: set TINKER_API_KEY, pass api_key=…, store one with `tinker-ray auth login`, "
     'or use base_url="embedded", which needs none'
+)
+
+
+_SECRET_HEADER = re.compile(
+    r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE
 )
 
 
@@ -53,6 +61,24 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineProcess:
+    """An embedded engine as its users know it.
+
+    Attributes:
+        pid: Its process, on this machine.
+        folder: Where its launcher keeps its log and its data.
+    """
+
+    pid: int
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.folder / ENGINE_LOG
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a process was told: credentials, address, mode and folders.
 
@@ -74,6 +100,7 @@ class Settings:
         default_query: Added to the query of every request. Never shown, for the same reason.
         timeout_s: For requests without a timeout of their own; None takes 60 s.
         max_retries: Quick repetitions of a request; None takes 10.
+        engine: The process behind ``base_url`` if that is an embedded engine.
     """
 
     api_key: Secret | None = None
@@ -90,6 +117,7 @@ class Settings:
     default_query: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
     max_retries: int | None = None
+    engine: EngineProcess | None = None
 
     @classmethod
     def from_env(  # noqa: PLR0913 - upstream's options of a client
@@ -143,6 +171,14 @@ class Settings:
         if key:
             settings = replace(settings, api_key=Secret(key))
         return replace(settings, home=Path(home).expanduser()) if home else settings
+
+    def shareable_headers(self) -> dict[str, str]:
+        """Return the default headers that other processes may be told: none that may be secret."""
+        return {
+            name: value
+            for name, value in self.default_headers.items()
+            if not _SECRET_HEADER.search(name)
+        }
 
     @property
     def embedded_model(self) -> str | None:

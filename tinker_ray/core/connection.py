@@ -13,6 +13,7 @@ from tinker_ray.core.flags import ServerFlags, fetch_dynamic_flags, fetch_flags
 from tinker_ray.core.link import Link
 from tinker_ray.transport.auth import resolve
 from tinker_ray.transport.clock import MonotonicClock
+from tinker_ray.transport.engine import EngineTransport
 from tinker_ray.transport.exchange import exchanged
 from tinker_ray.transport.http import HttpTransport
 from tinker_ray.transport.retry import Patience
@@ -26,11 +27,23 @@ if TYPE_CHECKING:
     from tinker_ray.transport.message import Transport
 
 
+def open_transport(settings: Settings, credentials: Credentials) -> Transport:
+    """Open connections; an embedded engine's end is noticed at once.
+
+    Raises:
+        ConfigurationError: The address cannot work.
+    """
+    transport = HttpTransport.from_settings(settings, credentials)
+    if settings.engine is None:
+        return transport
+    return EngineTransport(transport, settings.engine)
+
+
 async def connect(
     settings: Settings,
     *,
     clock: Clock | None = None,
-    transport: Callable[[Settings, Credentials], Transport] = HttpTransport.from_settings,
+    transport: Callable[[Settings, Credentials], Transport] = open_transport,
 ) -> Link:
     """Connect to a service of which nothing is known yet, and learn what it wants.
 
@@ -64,7 +77,7 @@ def open_link(
     flags: ServerFlags,
     *,
     clock: Clock | None = None,
-    transport: Callable[[Settings, Credentials], Transport] = HttpTransport.from_settings,
+    transport: Callable[[Settings, Credentials], Transport] = open_transport,
 ) -> Link:
     """Open connections to a service that another process has asked what it wants.
 

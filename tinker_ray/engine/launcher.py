@@ -28,17 +28,21 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
-from tinker_ray.config import EMBEDDED_API_KEY, engine_environment
-from tinker_ray.errors import EngineStartError
+from tinker_ray.config import (
+    EMBEDDED_API_KEY,
+    ENGINE_LOG,
+    EngineProcess,
+    engine_environment,
+)
+from tinker_ray.errors import EngineError, EngineStartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
 STATE_FILE = "engine.json"
-_LOG_FILE = "engine.log"
 _LOG_LINES = 12
 _READY = re.compile(r"ready at (http://\S+)")
 
@@ -48,13 +52,25 @@ class EmbeddedEngine:
 
     Attributes:
         url: Where the engine listens.
+        process: The engine's process, and the folder of its log and data.
         api_key: A key that clients may send; the engine asks for none.
     """
 
-    def __init__(self, url: str, lease: _Lease) -> None:
-        self.url = url
+    def __init__(self, found: _Found, lease: _Lease) -> None:
+        self.url = found.url
+        self.process = EngineProcess(found.pid, lease.folder)
         self.api_key = EMBEDDED_API_KEY
         self._lease: _Lease | None = lease
+
+    def is_alive(self) -> bool:
+        """Tell whether the engine's process still runs."""
+        try:
+            os.kill(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
 
     def close(self) -> None:
         """Let go of the engine, which stops if nobody else holds it. Idempotent."""
@@ -96,6 +112,25 @@ def embedded(model: str, home: Path) -> EmbeddedEngine:
         raise
 
 
+def join(process: EngineProcess, url: str) -> EmbeddedEngine:
+    """Hold an engine that another process uses, and that runs on this machine.
+
+    Args:
+        process: As that process knows it.
+        url: Where it listened there.
+
+    Raises:
+        EngineError: It has ended, or it is on another machine.
+    """
+    lease = _Lease.of(process.folder)
+    lease.enter()
+    try:
+        return EmbeddedEngine(lease.find(_Found(url, process.pid)), lease)
+    except BaseException:
+        lease.leave()
+        raise
+
+
 def _folder_name(specs: list[str]) -> str:
     resolved = []
     for spec in specs:
@@ -104,6 +139,13 @@ def _folder_name(specs: list[str]) -> str:
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(spec.partition("=")[0] for spec in specs))
     digest = hashlib.sha256(",".join(resolved).encode()).hexdigest()
     return f"{readable.strip('.-')[:64]}-{digest[:8]}"
+
+
+class _Found(NamedTuple):
+    """An engine that is ready."""
+
+    url: str
+    pid: int
 
 
 @dataclass
@@ -135,17 +177,34 @@ class _Lease:
             if self._num_users == 0:
                 self._release()
 
-    def find_or_start(self, specs: list[str]) -> str:
-        """Return the URL of the engine, which lives at least as long as this lease has users."""
+    def find(self, wanted: _Found) -> _Found:
+        """Return a certain engine, which lives at least as long as this lease has users.
+
+        Raises:
+            EngineError: It does not live any more.
+        """
+        if not self.folder.is_dir():
+            message = f"the engine at {wanted.url} is on another machine, or its folder was removed"
+            raise EngineError(message)
+        with self._lock, _held(self.folder / "start.lock"):
+            self._hold()
+            with _tried(self.folder / "data" / "engine.lock") as lock:
+                if lock is None and _recorded(self.folder) == wanted:
+                    return wanted
+        message = f"the engine at {wanted.url} has ended, and with it the sessions on it"
+        raise EngineError(message)
+
+    def find_or_start(self, specs: list[str]) -> _Found:
+        """Return the engine, which lives at least as long as this lease has users."""
         with self._lock, _held(self.folder / "start.lock"):
             while True:
                 self._hold()
                 with _tried(self.folder / "data" / "engine.lock") as lock:
                     if lock is not None:
                         return _start(self.folder, specs, lock)
-                url = _recorded_url(self.folder)
-                if url is not None:
-                    return url
+                found = _recorded(self.folder)
+                if found is not None:
+                    return found
                 self._release()  # an engine without a future: it ends as soon as nobody uses it
                 with _held(self.folder / "data" / "engine.lock"):
                     pass
@@ -170,7 +229,7 @@ _LEASES: dict[Path, _Lease] = {}
 _LEASES_LOCK = threading.Lock()
 
 
-def _start(folder: Path, specs: list[str], lock: int) -> str:
+def _start(folder: Path, specs: list[str], lock: int) -> _Found:
     """Start the engine, wait until it answers, and write down where."""
     state = folder / STATE_FILE
     state.unlink(missing_ok=True)
@@ -178,7 +237,7 @@ def _start(folder: Path, specs: list[str], lock: int) -> str:
     command += [f"--model={spec}" for spec in specs]
     command += ["--data", str(folder / "data"), "--lock-fd", str(lock)]
     command += ["--until-unused", str(folder / "users.lock")]
-    with (folder / _LOG_FILE).open("wb") as log:
+    with (folder / ENGINE_LOG).open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             stdin=subprocess.DEVNULL,
@@ -193,14 +252,14 @@ def _start(folder: Path, specs: list[str], lock: int) -> str:
     with contextlib.closing(_stdout(process)) as stdout:
         ready = next((found for line in stdout if (found := _READY.search(line))), None)
     if ready is None:
-        lines = (folder / _LOG_FILE).read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        lines = (folder / ENGINE_LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:]
         message = "the embedded engine did not start; its last output:\n" + "\n".join(lines)
         raise EngineStartError(message)
-    url = ready.group(1)
+    engine = _Found(ready.group(1), process.pid)
     scratch = state.with_suffix(".tmp")
-    scratch.write_text(json.dumps({"pid": process.pid, "url": url}))
+    scratch.write_text(json.dumps({"pid": engine.pid, "url": engine.url}))
     scratch.replace(state)
-    return url
+    return engine
 
 
 def _stdout(process: subprocess.Popen[str]) -> IO[str]:
@@ -218,12 +277,12 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _recorded_url(folder: Path) -> str | None:
+def _recorded(folder: Path) -> _Found | None:
     try:
         state = json.loads((folder / STATE_FILE).read_text())
     except FileNotFoundError:
         return None
-    return str(state["url"])
+    return _Found(str(state["url"]), int(state["pid"]))
 
 
 def _open(path: Path) -> int:
