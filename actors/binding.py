@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
+from ray.experimental import internal_kv
 
 from actors.border import portable
 from actors.checkpoint import CheckpointActor
 from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
-from actors.training import WINDOW, TrainingActor
-from tinker_ray.core.sdk_method import carried
+from actors.training import SLOTS, TrainingActor
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry import export, names
 from tinker_ray.telemetry.trace import span
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
@@ -39,6 +39,40 @@ logger = logging.getLogger(__name__)
 
 CLOSE_S = 5.0
 """How long an actor takes at most to close; then it is killed."""
+
+
+class ClusterJournal:
+    """A journal in the cluster's own key-value store, which lives as long as the cluster."""
+
+    async def load(self, key: str) -> bytes | None:
+        """Return what was stored last."""
+        kept: bytes | None = await self._ask(
+            lambda: internal_kv._internal_kv_get(_kept(key))  # noqa: SLF001
+        )
+        return kept
+
+    async def store(self, key: str, value: bytes) -> None:
+        """Keep a value.
+
+        Raises:
+            OSError: The store did not answer.
+        """
+        await self._ask(lambda: internal_kv._internal_kv_put(_kept(key), value))  # noqa: SLF001
+
+    async def drop(self, key: str) -> None:
+        """Forget a value."""
+        await self._ask(lambda: internal_kv._internal_kv_del(_kept(key)))  # noqa: SLF001
+
+    @staticmethod
+    async def _ask(question: Callable[[], Any]) -> Any:  # noqa: ANN401 - of Ray's store
+        try:
+            return await asyncio.to_thread(question)
+        except ray.exceptions.RayError as error:
+            raise OSError(str(error)) from None
+
+
+def _kept(key: str) -> bytes:
+    return f"tinker-ray/{key}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +107,7 @@ class Shell(ABC):
     ) -> Any:  # noqa: ANN401
         """Run a method of the plain object."""
         attributes = {names.ACTOR: type(self).__name__, names.METHOD: method}
-        with carried(carrier), span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
+        with span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
             try:
                 return await getattr(self._living(), method)(*arguments)
             except Exception as error:  # noqa: BLE001 - the border
@@ -124,7 +158,7 @@ class SessionShell(Shell):
     def build(self, service: ServiceSpec, limit: int) -> SessionActor:
         """Make the plain object; a restart adopts the session."""
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        return SessionActor(service, restarted=restarted, limit=limit)
+        return SessionActor(service, restarted=restarted, limit=limit, journal=ClusterJournal())
 
 
 class SamplerShell(Shell):
@@ -146,7 +180,7 @@ class TrainingShell(Shell):
         self, service: ServiceSpec, model: ModelHandle, inventory: Inventory
     ) -> TrainingActor:
         """Make the plain object."""
-        return TrainingActor(service, model, inventory)
+        return TrainingActor(service, model, inventory, journal=ClusterJournal())
 
 
 class CheckpointShell(Shell):
@@ -189,7 +223,7 @@ FOR_EVER = -1
 SESSION = _bind(SessionShell, max_concurrency=2000, max_restarts=FOR_EVER)
 """Every permit holder keeps one call open at it."""
 SAMPLER = _bind(SamplerShell, max_concurrency=1000, max_restarts=FOR_EVER)
-TRAINING = _bind(TrainingShell, max_concurrency=WINDOW + 8, max_restarts=FOR_EVER)
+TRAINING = _bind(TrainingShell, max_concurrency=SLOTS, max_restarts=FOR_EVER)
 CHECKPOINT = _bind(CheckpointShell, max_concurrency=100, max_restarts=FOR_EVER)
 ROLLOUT = _bind(RolloutShell, max_concurrency=1000, max_restarts=0)
 """A lost one is replaced by its pool, which runs its groups elsewhere."""

@@ -12,6 +12,8 @@ from typing import Any
 from tinker_ray.config import Settings
 from tinker_ray.errors import ConfigurationError
 
+_HOOK = "worker_process_setup_hook"
+
 
 class _Connection:
     """What :func:`connect` did, until :func:`disconnect`."""
@@ -31,18 +33,26 @@ def started_here() -> bool:
     return _Connection.started_here and is_initialized()
 
 
-def connect(address: str | None = None, **options: Any) -> None:  # noqa: ANN401
+def connect(
+    address: str | None = None,
+    *,
+    worker_hook: str | None = None,
+    **options: Any,  # noqa: ANN401
+) -> None:
     """Connect to Ray, unless this process is connected already.
 
     Args:
         address: A cluster; None takes that of ``RAY_ADDRESS``, which is set in a Ray job too, and
             if there is none starts Ray on this machine.
+        worker_hook: A function, by its path, that every worker process is to call first.
         options: Further arguments for ``ray.init``.
 
     Raises:
-        ConfigurationError: The cluster cannot be reached.
+        ConfigurationError: The cluster cannot be reached, or its workers do not call the hook.
     """
     if is_initialized():
+        if worker_hook is not None:
+            check_worker_hook(worker_hook)
         return
     import ray
 
@@ -55,6 +65,8 @@ def connect(address: str | None = None, **options: Any) -> None:  # noqa: ANN401
     }
     if starts:
         chosen["include_dashboard"] = False
+    if worker_hook is not None:
+        options["runtime_env"] = _with_hook(options.get("runtime_env") or {}, worker_hook)
     try:
         ray.init(address or "local", **(chosen | options))
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
@@ -65,6 +77,45 @@ def connect(address: str | None = None, **options: Any) -> None:  # noqa: ANN401
         )
         raise ConfigurationError(message) from error
     _Connection.made_here, _Connection.started_here = True, starts
+
+
+def check_worker_hook(worker_hook: str) -> None:
+    """Refuse a Ray whose workers do not call a function first.
+
+    A worker itself is not asked: it has what its driver chose.
+
+    Raises:
+        ConfigurationError: This process is a driver, and its workers do not.
+    """
+    import ray
+
+    context = ray.get_runtime_context()
+    if context.worker.mode != ray.SCRIPT_MODE:
+        return
+    if context.runtime_env.get(_HOOK) != worker_hook:
+        message = (
+            "this process is connected to Ray already, whose workers do not know `tinker`: call "
+            "tinker_ray.install() before ray.init, and let tinker_ray.init() connect; or pass "
+            f"ray.init(runtime_env={{{_HOOK!r}: {worker_hook!r}}})"
+        )
+        raise ConfigurationError(message)
+
+
+def _with_hook(runtime_env: Any, worker_hook: str) -> dict[str, Any]:  # noqa: ANN401 - Ray's
+    """Add the hook to a runtime environment.
+
+    Raises:
+        ConfigurationError: There is another one.
+    """
+    given = dict(runtime_env)
+    other = given.setdefault(_HOOK, worker_hook)
+    if other != worker_hook:
+        message = (
+            f"runtime_env has the {_HOOK} {other!r}: drop it, and call "
+            f"{worker_hook}() in it, passing it to ray.init yourself"
+        )
+        raise ConfigurationError(message)
+    return given
 
 
 def disconnect() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from actors.border import portable
 from actors.hosted import HostedSampling
+from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import record
 from tinker_ray.types import SampleResponse
@@ -28,13 +29,25 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import SampleRequest
 
 
+MAX_UNWANTED = 4096
+"""Cancelled samples that are remembered until they arrive; most have ended and never will."""
+
+
 @dataclass(frozen=True, slots=True)
 class SampleItem:
-    """One sample of a batch; its number is its place there."""
+    """One sample of a batch; its number is its place there.
+
+    Attributes:
+        request: What to draw.
+        retry: How lost samples are repeated.
+        carrier: The trace that it belongs to.
+        key: Names it when it is cancelled; empty for one that is not.
+    """
 
     request: SampleRequest
     retry: RetryConfig | None = None
     carrier: Carrier = field(default_factory=dict)
+    key: str = ""
 
 
 Outcome: TypeAlias = SampleResponse | Exception
@@ -67,6 +80,8 @@ class SamplerActor:
         self._sampling = HostedSampling(
             service, ledger, kind="sampler", actor=name, node=node, link=link
         )
+        self._drawing: dict[str, asyncio.Task[None]] = {}
+        self._unwanted: dict[str, None] = {}
 
     def __repr__(self) -> str:
         """Show what is in flight."""
@@ -79,11 +94,19 @@ class SamplerActor:
         some_done = asyncio.Event()
 
         async def draw(number: int, item: SampleItem) -> None:
-            outcome = await self._outcome(item)
-            done.append((number, outcome))
-            some_done.set()
+            outcome: Outcome = StaleHandleError("nobody waited for the sample any more")
+            try:
+                if item.key not in self._unwanted:
+                    outcome = await self._outcome(item)
+            finally:  # cancelled or not, it is answered
+                self._drawing.pop(item.key, None)
+                done.append((number, outcome))
+                some_done.set()
 
         tasks = [asyncio.create_task(draw(number, item)) for number, item in enumerate(batch)]
+        self._drawing.update(
+            {item.key: task for item, task in zip(batch, tasks, strict=True) if item.key}
+        )
         try:
             num_left = len(tasks)
             while num_left:
@@ -97,6 +120,20 @@ class SamplerActor:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._record(batch, start_ns)
+
+    async def cancel(self, keys: Sequence[str]) -> None:
+        """Stop drawing samples that nobody waits for any more, at the service, too.
+
+        A call may overtake the one that it is about: what has not arrived is not begun.
+        """
+        for key in keys:
+            task = self._drawing.get(key)
+            if task is not None:
+                task.cancel()
+            else:
+                self._unwanted[key] = None
+        while len(self._unwanted) > MAX_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
 
     async def aclose(self) -> None:
         """Give the permits back and close the connections; idempotent."""

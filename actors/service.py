@@ -6,7 +6,8 @@ on the loopback interface has a key that everybody knows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tinker_ray.config import EMBEDDED_API_KEY, Secret, Settings
@@ -15,6 +16,11 @@ from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.session import SessionCore
 from tinker_ray.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinker_ray.config import EngineProcess
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -50,6 +56,8 @@ class ServiceSpec:
         flags: What the service can do.
         embedded: It is an embedded engine on the loopback interface, which asks for no key.
         report: Whether the service is told of errors.
+        engine: Its process, if this run's own launcher knows it.
+        headers: Sent with every request; none that may be secret.
     """
 
     base_url: str
@@ -57,6 +65,8 @@ class ServiceSpec:
     flags: ServerFlags
     embedded: bool = False
     report: bool = False
+    engine: EngineProcess | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, session_id: str, flags: ServerFlags) -> ServiceSpec:
@@ -65,7 +75,15 @@ class ServiceSpec:
         embedded = is_loopback(settings.base_url) and (
             key is None or key.reveal() == EMBEDDED_API_KEY
         )
-        return cls(settings.base_url, session_id, flags, embedded, report=settings.report)
+        return cls(
+            settings.base_url,
+            session_id,
+            flags,
+            embedded,
+            report=settings.report,
+            engine=settings.engine,
+            headers=settings.shareable_headers(),
+        )
 
     def settings(self) -> Settings:
         """Return the settings of this process for the service.
@@ -73,9 +91,9 @@ class ServiceSpec:
         Raises:
             ConfigurationError: This process has no API key.
         """
-        settings = Settings.from_env(base_url=self.base_url)
+        settings = Settings.from_env(base_url=self.base_url, default_headers=self.headers)
         if self.embedded:
-            return replace(settings, api_key=Secret(EMBEDDED_API_KEY))
+            return replace(settings, api_key=Secret(EMBEDDED_API_KEY), engine=self.engine)
         if settings.api_key is None:
             message = (
                 "a worker process of the Ray cluster has no API key: set TINKER_API_KEY in the "

@@ -14,6 +14,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from actors.counters import Counters
+from actors.journal import MemoryJournal, Record
 from actors.lease_keeper import HolderInfo, News, Reply
 from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.reporter import Reporter
@@ -23,6 +25,7 @@ from tinker_ray.limits.permit import DISPATCH_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from actors.journal import Journal
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.core.session import ModelHandle
@@ -58,6 +61,7 @@ class SessionActor:
         service: The session.
         restarted: Another object has kept this session before.
         limit: Sampling requests that may be under way at once on the whole cluster.
+        journal: Where the counters are written down; by default it ends with this object.
         link: The service; by default one is opened from the environment.
 
     Raises:
@@ -70,11 +74,14 @@ class SessionActor:
         *,
         restarted: bool = False,
         limit: int = DISPATCH_LIMIT,
+        journal: Journal | None = None,
         link: Link | None = None,
     ) -> None:
         self._link = link or service.open_link()
         self._session = service.open_session(self._link)
         self._clock = self._link.clock
+        record = Record(journal or MemoryJournal(), f"{service.session_id}/counters", self._clock)
+        self._counters = Counters(record)
         now = self._clock.now()
         self._ledger = PermitLedger(limit, restarted_at=now if restarted else None)
         self._backoff = Backoff(random.random)
@@ -183,6 +190,26 @@ class SessionActor:
         """
         return self._reporter is not None and await self._reporter.tell(told, flush=flush)
 
+    async def adopt_counters(self, counters: Mapping[str, int]) -> None:
+        """Number what the session makes from now on, for several processes; idempotent.
+
+        Args:
+            counters: The next number of each kind, as the owner would have issued it.
+
+        Raises:
+            OSError: They could not be written down.
+        """
+        await self._counters.adopt(counters)
+
+    async def take_number(self, kind: str) -> int:
+        """Issue the next number of a kind of things.
+
+        Raises:
+            StaleHandleError: The session's owner is gone.
+            OSError: It could not be written down.
+        """
+        return await self._counters.take(kind)
+
     async def finish(self, reason: str, detail: str | None = None) -> None:
         """End the heartbeat and tell the service that the session is over.
 
@@ -249,6 +276,7 @@ class SessionActor:
         await self._heartbeat.stop()
         if self._reporter is not None:
             await self._reporter.aclose()
+        await self._counters.close()
         await self._link.aclose()
 
     def _notify(self) -> None:

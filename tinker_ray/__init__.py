@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from tinker_ray import types
+from tinker_ray import auth, types
 from tinker_ray.errors import (
     ActorLostError,
     APIConnectionError,
@@ -24,31 +24,44 @@ from tinker_ray.errors import (
     ConflictError,
     EngineError,
     EngineStartError,
+    ExperimentalWarning,
     InternalServerError,
     NotFoundError,
     PermissionDeniedError,
+    PoisonedClientError,
     RateLimitError,
     RequestFailedError,
     RetryableError,
     StaleHandleError,
     TinkerError,
+    UnfulfilledError,
     UnprocessableEntityError,
     WireFormatError,
 )
 from tinker_ray.types import (
+    AdamOptimizerConfig,
     AdamParams,
     Checkpoint,
     CheckpointType,
     Datum,
+    DimuonOptimizerConfig,
+    DimuonParams,
+    DmelChunk,
     EncodedTextChunk,
     ForwardBackwardOutput,
     LoraConfig,
+    ModelID,
     ModelInput,
     ModelInputChunk,
+    OptimParams,
+    OptimStepRequest,
     OptimStepResponse,
     ParsedCheckpointTinkerPath,
+    PromptProvenanceSpan,
     RetryConfig,
+    SampledProvenanceSpan,
     SampledSequence,
+    SampleRequest,
     SampleResponse,
     SamplingParams,
     StopReason,
@@ -59,23 +72,41 @@ from tinker_ray.types import (
 from tinker_ray.version import __version__
 
 if TYPE_CHECKING:
+    from tinker_ray.clients.admin import AdminClient
     from tinker_ray.clients.api_future import APIFuture
+    from tinker_ray.clients.install import install
+    from tinker_ray.clients.loss_handle import LossHandle, PerDatumLossFn
     from tinker_ray.clients.mode import init, shutdown
+    from tinker_ray.clients.options import RequestOptions
     from tinker_ray.clients.rest import RestClient
     from tinker_ray.clients.sampling import SamplingClient
+    from tinker_ray.clients.sampling import SamplingClient as BackcompatSamplingClientFuture
     from tinker_ray.clients.service import ServiceClient
     from tinker_ray.clients.training import TrainingClient
+    from tinker_ray.clients.training import TrainingClient as BackcompatTrainingClientFuture
     from tinker_ray.rl.pool import RolloutPool
+    from tinker_ray.transport.timeout import Timeout
 
+__title__ = "tinker_ray"
+
+_CLIENTS = "tinker_ray.clients"
 _LAZY = {
-    "APIFuture": "tinker_ray.clients.api_future",
-    "RestClient": "tinker_ray.clients.rest",
-    "RolloutPool": "tinker_ray.rl.pool",
-    "SamplingClient": "tinker_ray.clients.sampling",
-    "ServiceClient": "tinker_ray.clients.service",
-    "TrainingClient": "tinker_ray.clients.training",
-    "init": "tinker_ray.clients.mode",
-    "shutdown": "tinker_ray.clients.mode",
+    "APIFuture": f"{_CLIENTS}.api_future:APIFuture",
+    "AdminClient": f"{_CLIENTS}.admin:AdminClient",
+    "BackcompatSamplingClientFuture": f"{_CLIENTS}.sampling:SamplingClient",
+    "BackcompatTrainingClientFuture": f"{_CLIENTS}.training:TrainingClient",
+    "LossHandle": f"{_CLIENTS}.loss_handle:LossHandle",
+    "PerDatumLossFn": f"{_CLIENTS}.loss_handle:PerDatumLossFn",
+    "RequestOptions": f"{_CLIENTS}.options:RequestOptions",
+    "RestClient": f"{_CLIENTS}.rest:RestClient",
+    "RolloutPool": "tinker_ray.rl.pool:RolloutPool",
+    "SamplingClient": f"{_CLIENTS}.sampling:SamplingClient",
+    "ServiceClient": f"{_CLIENTS}.service:ServiceClient",
+    "Timeout": "tinker_ray.transport.timeout:Timeout",
+    "TrainingClient": f"{_CLIENTS}.training:TrainingClient",
+    "init": f"{_CLIENTS}.mode:init",
+    "install": f"{_CLIENTS}.install:install",
+    "shutdown": f"{_CLIENTS}.mode:shutdown",
 }
 
 __all__ = [
@@ -86,8 +117,12 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "ActorLostError",
+    "AdamOptimizerConfig",
     "AdamParams",
+    "AdminClient",
     "AuthenticationError",
+    "BackcompatSamplingClientFuture",
+    "BackcompatTrainingClientFuture",
     "BadRequestError",
     "BillingError",
     "BudgetExceededError",
@@ -96,25 +131,39 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Datum",
+    "DimuonOptimizerConfig",
+    "DimuonParams",
+    "DmelChunk",
     "EncodedTextChunk",
     "EngineError",
     "EngineStartError",
+    "ExperimentalWarning",
     "ForwardBackwardOutput",
     "InternalServerError",
     "LoraConfig",
+    "LossHandle",
+    "ModelID",
     "ModelInput",
     "ModelInputChunk",
     "NotFoundError",
+    "OptimParams",
+    "OptimStepRequest",
     "OptimStepResponse",
     "ParsedCheckpointTinkerPath",
+    "PerDatumLossFn",
     "PermissionDeniedError",
+    "PoisonedClientError",
+    "PromptProvenanceSpan",
     "RateLimitError",
     "RequestFailedError",
+    "RequestOptions",
     "RestClient",
     "RetryConfig",
     "RetryableError",
     "RolloutPool",
+    "SampleRequest",
     "SampleResponse",
+    "SampledProvenanceSpan",
     "SampledSequence",
     "SamplingClient",
     "SamplingParams",
@@ -123,13 +172,18 @@ __all__ = [
     "StopReason",
     "TensorData",
     "TensorDtype",
+    "Timeout",
     "TinkerError",
     "TrainingClient",
     "TrainingRun",
+    "UnfulfilledError",
     "UnprocessableEntityError",
     "WireFormatError",
+    "__title__",
     "__version__",
+    "auth",
     "init",
+    "install",
     "shutdown",
     "types",
 ]
@@ -137,11 +191,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a client, the pool or an entry point when it is first named."""
-    module = _LAZY.get(name)
-    if module is None:
+    place = _LAZY.get(name)
+    if place is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(importlib.import_module(module), name)
+    module, _, attribute = place.partition(":")
+    value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value
 

@@ -219,6 +219,13 @@ class RemoteActor:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
 
+    async def let_go(self) -> None:
+        """Close this handle and leave the actor alone, which belongs to another; idempotent."""
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
     def kill(self) -> None:
         """End the actor's process for good."""
         if self._actor is not None and ray.is_initialized():

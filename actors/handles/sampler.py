@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import secrets
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.sampler import SampleItem
-from tinker_ray.core.sdk_method import carry
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
@@ -41,6 +43,7 @@ class _Sample:
     item: SampleItem
     answer: asyncio.Future[SampleResponse]
     attempt: int = 0
+    drawn_by: _Sampler | None = None
 
 
 @dataclass(eq=False)
@@ -59,11 +62,18 @@ class SamplerPoolHandle:
     Args:
         remotes: The samplers.
         node: The Ray node of this process.
+        is_copy: The samplers are another process's, and end with that one.
     """
 
-    def __init__(self, remotes: Sequence[RemoteActor], node: str = "") -> None:
+    def __init__(
+        self, remotes: Sequence[RemoteActor], node: str = "", *, is_copy: bool = False
+    ) -> None:
         self._samplers = [_Sampler(remote) for remote in remotes]
         self._node = node
+        self._is_copy = is_copy
+        self._prefix = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        self._abandoned: defaultdict[_Sampler, list[str]] = defaultdict(list)
         self._open: set[_Sample] = set()
         self._waiting: list[_Sample] = []
         self._dispatch: asyncio.Handle | None = None
@@ -82,19 +92,23 @@ class SamplerPoolHandle:
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
     ) -> SampleResponse:
-        """Draw samples.
+        """Draw samples; cancelling this cancels them at the service, too.
 
         Raises:
             ActorLostError: The samplers died over it again and again.
             StaleHandleError: The pool was closed.
             TinkerError: The request was refused, failed or lost.
         """
-        item = SampleItem(request, retry, carry(inject() if carrier is None else carrier))
+        key = f"{self._prefix}-{next(self._numbers)}"
+        item = SampleItem(request, retry, inject() if carrier is None else dict(carrier), key)
         sample = _Sample(item, asyncio.get_running_loop().create_future())
         self._open.add(sample)
         try:
             self._submit(sample)
             return await sample.answer
+        except asyncio.CancelledError:
+            self._abandon(sample)
+            raise
         finally:
             self._open.discard(sample)
 
@@ -108,6 +122,9 @@ class SamplerPoolHandle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for sample in self._open:
             _fail(sample, _closed())
+        if self._is_copy:
+            await asyncio.gather(*(sampler.remote.let_go() for sampler in self._samplers))
+            return
         await asyncio.gather(
             *(sampler.remote.aclose(drain_s=DRAIN_S) for sampler in self._samplers)
         )
@@ -133,10 +150,29 @@ class SamplerPoolHandle:
             sampler = min(self._samplers, key=self._cost)
             sampler.in_flight += 1
             sample.attempt += 1
+            sample.drawn_by = sampler
             batches.setdefault(sampler, []).append(sample)
         self._waiting.clear()
         for sampler, batch in batches.items():
             self._spawn(self._draw(sampler, batch))
+
+    def _abandon(self, sample: _Sample) -> None:
+        """Tell its sampler that nobody waits any more, together with others of this tick."""
+        sampler = sample.drawn_by
+        if sampler is None or self._closed:
+            return
+        if not self._abandoned:
+            asyncio.get_running_loop().call_soon(self._cancel_abandoned)
+        self._abandoned[sampler].append(sample.item.key)
+
+    def _cancel_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, defaultdict(list)
+        for sampler, keys in abandoned.items():
+            self._spawn(self._cancel(sampler, keys))
+
+    async def _cancel(self, sampler: _Sampler, keys: list[str]) -> None:
+        with contextlib.suppress(TinkerError):  # a dead sampler draws nothing
+            await sampler.remote.call("cancel", keys)
 
     def _cost(self, sampler: _Sampler) -> tuple[int, int]:
         distance = 0 if sampler.node == self._node else LOCALITY

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tinker_ray.core.sdk_method import carry
-from tinker_ray.errors import ConfigurationError
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from actors.handles.remote import RemoteActor
     from actors.lease_keeper import HolderInfo, News, Reply
     from tinker_ray.config import Secret
-    from tinker_ray.core.session import ModelHandle
+    from tinker_ray.core.port import NumberKind
+    from tinker_ray.core.session import ModelHandle, SessionCore
     from tinker_ray.limits import BackoffNotice, Claim
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
@@ -28,15 +28,58 @@ class SessionHandle:
     """Calls the session's actor; pickles as its name.
 
     Creations are made again when the actor dies over them, because the service recognises their
-    numbers. Claims are not: the lease makes new ones.
+    numbers. Claims are not: the lease makes new ones. The numbers are this handle's to issue until
+    the session is shared with other processes, then the actor's.
+
+    Args:
+        remote: The actor.
+        here: The session over connections of this process's own, for what no actor may know.
+        is_copy: The session is another process's, which shares it.
     """
 
-    def __init__(self, remote: RemoteActor) -> None:
+    def __init__(
+        self,
+        remote: RemoteActor,
+        *,
+        here: Callable[[], Awaitable[SessionCore]] | None = None,
+        is_copy: bool = False,
+    ) -> None:
         self.remote = remote
+        self._here = here
+        self._is_shared = is_copy
+        self._next: dict[str, int] = {}
+        self._handing_over: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         """Show the actor."""
         return f"SessionHandle({self.remote!r})"
+
+    async def number(self, kind: NumberKind) -> int:
+        """Issue the next number of a kind of things.
+
+        Raises:
+            ActorLostError: The session is shared, and its actor is dead for good.
+            StaleHandleError: The process that shared the session is gone.
+        """
+        if not self._is_shared:
+            number = self._next.get(kind, 0)
+            self._next[kind] = number + 1
+            return number
+        if self._handing_over is not None:
+            await asyncio.shield(self._handing_over)
+        shared: int = await self._again("take_number", kind, traced=False)
+        return shared
+
+    def share(self) -> None:
+        """Let the actor issue the numbers, so that other processes get theirs from it, too.
+
+        Idempotent; on the event loop of the handle.
+        """
+        if not self._is_shared:
+            self._is_shared = True
+            handing_over = self._again("adopt_counters", dict(self._next), traced=False)
+            self._handing_over = asyncio.get_running_loop().create_task(handing_over)
+            self._handing_over.add_done_callback(_observe)
 
     async def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Ask which base models the service offers."""
@@ -76,15 +119,24 @@ class SessionHandle:
     ) -> ModelHandle:
         """Make a new model and load a checkpoint into it.
 
+        With an access token, which does not leave its process, this process asks by itself.
+
         Raises:
             APIStatusError: The service refused.
             RequestFailedError: The load failed.
             ActorLostError: The session's actor is dead for good.
-            ConfigurationError: There is an access token, which does not leave its process.
         """
-        if weights_access_token is not None:
-            message = "weights_access_token is a secret that no actor is given: use local mode"
-            raise ConfigurationError(message)
+        if weights_access_token is not None and self._here is not None:
+            session = await self._here()
+            return await session.create_model_from_state(
+                model_seq_id,
+                path,
+                optimizer=optimizer,
+                user_metadata=user_metadata,
+                base_model=base_model,
+                weights_access_token=weights_access_token,
+                optimizer_config=optimizer_config,
+            )
         model: ModelHandle = await self._again(
             "create_model_from_state",
             model_seq_id,
@@ -201,5 +253,11 @@ class SessionHandle:
         return found
 
     async def _again(self, method: str, *arguments: Any, traced: bool = True) -> Any:  # noqa: ANN401
-        carrier = carry(inject()) if traced else None
+        carrier = inject() if traced else None
         return await self.remote.call_until_answered(method, lambda: arguments, carrier)
+
+
+def _observe(task: asyncio.Task[None]) -> None:
+    """Mark a task's error as seen: whoever needs a number gets it."""
+    if not task.cancelled():
+        task.exception()

@@ -151,7 +151,7 @@ async def test_groups_of_a_lost_rollout_actor_are_run_elsewhere(seed: int) -> No
             async for group in pool.run(builders, client):
                 groups.append(group)
                 if len(groups) in strikes:
-                    await kill(session.runtime._rollouts[0]._remote)
+                    await kill(session.runtime._crew._rollouts[0]._remote)
     assert list(range(40)) == sorted(group.index for group in groups)
     assert any(group.attempt > 0 for group in groups)
 

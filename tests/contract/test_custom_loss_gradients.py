@@ -187,6 +187,6 @@ def test_a_loss_that_fails_leaves_neither_a_gradient_nor_a_gap_at_the_service(
         step.result(30)
     assert not engine.gradient(client.model_id).any()
     operations = client._operations  # a copy in another process would go on from here
-    after = SaveState(operations.order.next_number, "after")
+    after = SaveState(operations.order.hand_over(lambda number: number), "after")
     saved = Bridge.get().submit(operations.port.run(after)).result(30)
     assert before.path.replace("before", "after") == saved.path

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.handles.remote import Patience
-from actors.runtime import ClusterOptions, ClusterRuntime
+from actors.runtime import ClusterRuntime
+from actors.starting import ClusterOptions
 from tests.fakes.toy_service import ToyServer, ToyService, toy_sample
 from tinker_ray.config import EMBEDDED_API_KEY, Settings
 from tinker_ray.errors import ActorLostError

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.config import Secret
     from tinker_ray.core.operation import Operation, OperationResult
+    from tinker_ray.core.port import NumberKind
     from tinker_ray.types import LoraConfig, OptimizerConfig, RetryConfig, TelemetryEvent
     from tinker_ray.wire.request import SampleRequest
 
@@ -139,6 +142,10 @@ class FakeRuntime:
     overrides: list[tuple[str | None, Secret | None]] = field(default_factory=list)
     sample_gate: asyncio.Event | None = None
     num_cancelled: int = 0
+    cluster: dict[str, Any] | None = None
+    numbers: defaultdict[str, itertools.count[int]] = field(
+        default_factory=lambda: defaultdict(itertools.count)
+    )
 
     @property
     def session(self) -> FakeRuntime:
@@ -147,6 +154,15 @@ class FakeRuntime:
 
     sampling = registry = session
     reporter: FakeReporter | None = None
+
+    async def number(self, kind: NumberKind) -> int:
+        """Count."""
+        return next(self.numbers[kind])
+
+    def reference(self, *, creates: bool) -> dict[str, Any] | None:
+        """Tell what was set, and remember the question."""
+        self.calls.append(("reference", creates))
+        return self.cluster
 
     async def open_training(self, model: ModelHandle) -> FakeTrainingPort:
         """Make a port."""
@@ -236,6 +252,7 @@ class FakeRuntime:
         return SampleResponse(sequences, logprobs if request.prompt_logprobs else None)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401
-        """Answer as was told."""
+        """Answer as was told; an answer that is a function is given the arguments."""
         self.calls.append((name, arguments))
-        return self.registry_answers.get(name)
+        told = self.registry_answers.get(name)
+        return told(arguments) if callable(told) else told

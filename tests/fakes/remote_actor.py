@@ -87,6 +87,10 @@ class FakeRemote:
         if hasattr(self.actor, "aclose"):
             await self.actor.aclose()
 
+    async def let_go(self) -> None:
+        """Leave the actor alone."""
+        self.closed = True
+
     def _die(self) -> None:
         """Replace the actor; whatever is being called in it is lost."""
         self.deaths -= 1

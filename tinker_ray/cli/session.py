@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def list_sessions(
 ) -> None:
     """List sessions, newest first."""
     rest = terminal.rest()
-    given = {} if access_scope is None else {"access_scope": access_scope}
+    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope}
 
     def page(limit: int, offset: int) -> tuple[list[str], int | None]:
         return rest.list_sessions(limit=limit, offset=offset, **given).result().sessions, None
@@ -41,7 +41,7 @@ def info(
     terminal: Terminal, session_id: SessionArgument, *, access_scope: ScopeOption = None
 ) -> None:
     """Show the training runs and samplers that a session made."""
-    given = {} if access_scope is None else {"access_scope": access_scope}
+    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope}
     session = terminal.rest().get_session(session_id, **given).result()
     pairs = [
         ("Session ID", session_id),

@@ -16,9 +16,10 @@ from tinker_ray.clients.bridge import Bridge
 from tinker_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class APIFuture(Future[T]):
@@ -110,6 +111,14 @@ class APIFuture(Future[T]):
         """
         waiting = asyncio.wrap_future(self)
         return await (waiting if timeout is None else asyncio.wait_for(waiting, timeout))
+
+    def then(self, change: Callable[[T], U]) -> APIFuture[U]:
+        """Return a future of what a function makes of the result; cancelling it cancels this."""
+
+        async def changed() -> U:
+            return change(await self)
+
+        return APIFuture.start(changed())
 
     def future(self) -> Future[T]:
         """Return the future of the standard library that this is."""

@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tinker_ray.clients.ready import Ready
 from tinker_ray.core.sdk_method import sdk_method
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ C = TypeVar("C", bound=type)
 def attributed(cls: C) -> C:
     """Attribute the requests of a class's public methods to ``<class>.<method>``.
 
-    Only the outermost call counts: a method that calls another one keeps its own name.
+    Those that it inherits are its own, too, but for what makes a client a future. Only the
+    outermost call counts: a method that calls another one keeps its own name.
     """
-    for name, member in list(vars(cls).items()):
-        if inspect.isfunction(member) and not name.startswith("_"):
+    for name in dir(cls):
+        member = inspect.getattr_static(cls, name)
+        if inspect.isfunction(member) and not name.startswith("_") and not hasattr(Ready, name):
             setattr(cls, name, _attributed(member, f"{cls.__name__}.{name}"))
     return cls
 

@@ -111,7 +111,7 @@ async def _open(session: ClientSession, loss: TracedLoss) -> LossHandle:
         return handle
     try:
         loss_id = await runtime.session.create_custom_loss(
-            next(session.custom_loss_numbers),
+            await session.number("custom_loss"),
             handle.name,
             [item.model_dump() for item in handle.inputs],
             encode(loss),

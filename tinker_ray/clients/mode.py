@@ -52,7 +52,7 @@ def init(address: str | None = None, *, mode: Mode | None = None, **ray_options:
         if mode != "local":
             from actors import cluster
 
-            cluster.connect(address, **ray_options)
+            cluster.connect(address, worker_hook=_worker_hook(), **ray_options)
         _Choice.mode = "local" if mode == "local" else "cluster"
 
 
@@ -88,14 +88,20 @@ def embedded_engine(settings: Settings) -> tuple[Settings, EmbeddedEngine | None
     from tinker_ray.engine.launcher import embedded
 
     engine = embedded(model or DEFAULT_EMBEDDED_MODEL, settings.home)
+    return at_engine(settings, engine), engine
+
+
+def at_engine(settings: Settings, engine: EmbeddedEngine) -> Settings:
+    """Point settings to an engine that runs on this machine, which asks for no key."""
     key = Secret(EMBEDDED_API_KEY)
-    return replace(settings, base_url=engine.url, api_key=key), engine
+    return replace(settings, base_url=engine.url, api_key=key, engine=engine.process)
 
 
 async def open_runtime(
     settings: Settings,
     user_metadata: Mapping[str, Any] | None,
     mode: Literal["local", "cluster"],
+    display_name: str | None,
 ) -> Runtime:
     """Open a session and what stands behind it.
 
@@ -107,8 +113,15 @@ async def open_runtime(
         from actors import cluster
         from actors.runtime import ClusterRuntime
 
-        cluster.connect(settings.ray_address)
-        return await ClusterRuntime.open(settings, user_metadata)
+        cluster.connect(settings.ray_address, worker_hook=_worker_hook())
+        return await ClusterRuntime.open(settings, user_metadata, display_name=display_name)
     from tinker_ray.core.runtime import LocalRuntime
 
-    return await LocalRuntime.open(settings, user_metadata)
+    return await LocalRuntime.open(settings, user_metadata, display_name=display_name)
+
+
+def _worker_hook() -> str | None:
+    """What Ray's workers have to do first, if `tinker` is this package here."""
+    from tinker_ray.clients import install
+
+    return install.WORKER_HOOK if install.is_installed() else None

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.order import Order, Place
-from tinker_ray.core.operation import ForwardBackward
+from tinker_ray.core.operation import ForwardBackward, SaveForSampler
 from tinker_ray.errors import PoisonedClientError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 from tinker_ray.types import Datum, ModelInput
 from tinker_ray.wire.chunking import join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.port import TrainingPort
@@ -44,6 +45,7 @@ class Operations:
         port: The model's.
         first: The first number.
         limits: The most that one request carries.
+        session_number: Issues the number of a sampling session, for a snapshot.
         on_failure: Hears of operations that failed.
     """
 
@@ -52,12 +54,14 @@ class Operations:
         port: TrainingPort,
         first: int,
         limits: ChunkLimits,
+        session_number: Callable[[], Awaitable[int]],
         on_failure: Callable[[Exception], object] = _ignore,
     ) -> None:
         self.port = port
         self.order = Order(first)
         self.limits = limits
         self._on_failure = on_failure
+        self._session_number = session_number
         self._filling: set[asyncio.Task[None]] = set()
 
     def start(self, make: Callable[[int], Operation]) -> APIFuture[Any]:
@@ -118,6 +122,9 @@ class Operations:
             self.fill([operation.seq])
             raise
         try:
+            if isinstance(operation, SaveForSampler) and operation.name is None:
+                number = await self._session_number()
+                operation = replace(operation, sampling_session_seq_id=number)
             return await self.port.run(operation, self.order.floor, carrier)
         except Exception as error:
             self._on_failure(error)

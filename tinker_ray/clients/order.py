@@ -10,8 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from tinker_ray.errors import PoisonedClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -92,11 +98,10 @@ class Order:
         with self._lock:
             self._open.discard(number)
 
-    @property
-    def next_number(self) -> int:
-        """The number that is issued next; whoever shares the model takes over from here."""
+    def hand_over(self, take_over: Callable[[int], T]) -> T:
+        """Tell somebody which number is issued next, before another one can be issued."""
         with self._lock:
-            return self._next
+            return take_over(self._next)
 
     @property
     def floor(self) -> int:

@@ -3,50 +3,83 @@
 from __future__ import annotations
 
 import atexit
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+from tinker_ray.clients import copies
 from tinker_ray.clients.api_future import APIFuture
+from tinker_ray.clients.attribution import attributed
+from tinker_ray.clients.console import session_console_url, sessions_console_url
+from tinker_ray.clients.holder import Holder
+from tinker_ray.clients.loss_handle import open_custom_loss
+from tinker_ray.clients.model_making import ModelMaking
+from tinker_ray.clients.options import settings_of
 from tinker_ray.clients.rest import RestClient
-from tinker_ray.clients.sampling import SamplingClient
+from tinker_ray.clients.sampling import open_sampler
 from tinker_ray.clients.session import ClientSession
-from tinker_ray.clients.training import TrainingClient, open_sampling_client
-from tinker_ray.config import Settings
-from tinker_ray.types import LoraConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from tinker_ray.core.session import ModelHandle
-    from tinker_ray.types import GetServerCapabilitiesResponse, RetryConfig
+    from tinker_ray.clients.loss_handle import LossHandle, PerDatumLossFn
+    from tinker_ray.clients.sampling import SamplingClient
+    from tinker_ray.clients.telemetry import Telemetry
+    from tinker_ray.types import (
+        CustomLossInputRank,
+        GetServerCapabilitiesResponse,
+        RetryConfig,
+    )
+
+CloseStatus: TypeAlias = Literal["success", "errored", "interrupted"]
 
 
-class ServiceClient:
+@attributed
+class ServiceClient(ModelMaking):
     """A session with a Tinker service: the hosted one, an embedded engine, or any other.
 
-    Nothing is opened before the first use. Close it, or use it in a ``with`` or ``async with``
-    block, to finish the session; what is still open when the process ends is closed then. Dropping
-    it closes nothing: the clients that it made live on.
+    Nothing is opened before the first use, and no session before something is made in it. Close it,
+    or use it in a ``with`` or ``async with`` block, to finish the session; what is still open when
+    the process ends is closed then. Dropping it closes nothing: the clients that it made live on.
+
+    It can be pickled, and passed to any process that has credentials of its own. On a Ray cluster
+    the copies make things in the same session, which ends with this one; elsewhere each copy opens
+    a session of its own.
 
     Args:
         user_metadata: Kept with the session.
+        project_id: Where the session belongs; else ``TINKER_PROJECT_ID``.
+        display_name: Of the session, for people.
         base_url: The service; ``embedded`` or ``embedded:MODEL`` starts or finds an engine on this
             machine. Else ``TINKER_BASE_URL``, else the hosted service.
-        api_key: Else ``TINKER_API_KEY``.
+        api_key: Else ``TINKER_API_KEY``, else a credential command or a stored key.
+        default_headers_overrides: Sent with every request. Only those whose names do not look
+            secret reach other processes.
+        kwargs: Of the older generation: ``timeout`` in seconds, ``max_retries`` of one request,
+            ``default_headers`` and ``default_query``. Others are ignored, with a warning.
 
     Raises:
-        ConfigurationError: A ``TINKER_RAY_*`` variable has a value that cannot work.
+        ConfigurationError: A setting cannot work.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - upstream's signature
         self,
         user_metadata: Mapping[str, str] | None = None,
+        project_id: str | None = None,
         *,
+        display_name: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        default_headers_overrides: Mapping[str, str] | None = None,
+        **kwargs: Any,  # noqa: ANN401 - see above
     ) -> None:
-        settings = Settings.from_env(base_url=base_url, api_key=api_key)
-        self._adopt(ClientSession(settings, user_metadata))
+        settings = settings_of(
+            base_url=base_url,
+            api_key=api_key,
+            project_id=project_id,
+            default_headers_overrides=default_headers_overrides,
+            **kwargs,
+        )
+        self._adopt(ClientSession(settings, user_metadata, display_name=display_name))
 
     @classmethod
     def over(cls, session: ClientSession) -> Self:
@@ -63,13 +96,26 @@ class ServiceClient:
         """Show the service."""
         return f"ServiceClient({self._session!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what a copy in another process needs: no credentials.
+
+        Raises:
+            APIError: The session had to be opened for that, and the service refused.
+        """
+        return copies.service_client, (copies.service_state(self._session),)
+
+    @property
+    def holder(self) -> Holder:
+        """What is behind all clients of the session."""
+        return Holder(self._session)
+
     # --- life -----------------------------------------------------------------------------------
 
-    def close(self, status: str = "success", detail: str | None = None) -> APIFuture[None]:
+    def close(self, status: CloseStatus = "success", detail: str | None = None) -> APIFuture[None]:
         """Finish the session and everything that it opened; idempotent.
 
         Args:
-            status: ``success``, ``errored`` or ``interrupted``.
+            status: How it ended.
             detail: For people.
 
         Returns:
@@ -79,7 +125,7 @@ class ServiceClient:
         self._session.close(status, detail)
         return APIFuture.of(None)
 
-    async def close_async(self, status: str = "success", detail: str | None = None) -> None:
+    async def close_async(self, status: CloseStatus = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""
         atexit.unregister(self._session.close)
         await APIFuture.start(self._session.aclose(status, detail))
@@ -111,82 +157,6 @@ class ServiceClient:
         detail = exception_type.__name__ if exception_type else None
         await self.close_async(_status(exception_type), detail)
 
-    # --- training clients -----------------------------------------------------------------------
-
-    def create_lora_training_client(  # noqa: PLR0913 - upstream's signature
-        self,
-        base_model: str,
-        rank: int = 32,
-        seed: int | None = None,
-        train_mlp: bool = True,  # noqa: FBT001, FBT002 - upstream's signature
-        train_attn: bool = True,  # noqa: FBT001, FBT002
-        train_unembed: bool = True,  # noqa: FBT001, FBT002
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> TrainingClient:
-        """Make a new model: a base model with a LoRA adapter to train.
-
-        Args:
-            base_model: One that the service offers.
-            rank: Of the adapter.
-            seed: For its initial weights.
-            train_mlp: Adapt the MLP blocks.
-            train_attn: Adapt the attention blocks.
-            train_unembed: Adapt the output layer.
-            user_metadata: Kept with the training run.
-
-        Raises:
-            ValueError: The rank is not positive, or nothing is to be trained.
-            TinkerError: The service refused, for example because it does not know the base model.
-        """
-        lora = _lora(rank, seed, train_mlp, train_attn, train_unembed)
-        return TrainingClient.promised(self._create_model(base_model, lora, user_metadata))
-
-    async def create_lora_training_client_async(  # noqa: PLR0913 - upstream's signature
-        self,
-        base_model: str,
-        rank: int = 32,
-        seed: int | None = None,
-        train_mlp: bool = True,  # noqa: FBT001, FBT002 - upstream's signature
-        train_attn: bool = True,  # noqa: FBT001, FBT002
-        train_unembed: bool = True,  # noqa: FBT001, FBT002
-        user_metadata: Mapping[str, str] | None = None,
-    ) -> TrainingClient:
-        """Async twin of :meth:`create_lora_training_client`."""
-        lora = _lora(rank, seed, train_mlp, train_attn, train_unembed)
-        return await APIFuture.start(self._create_model(base_model, lora, user_metadata))
-
-    def create_training_client_from_state(
-        self, path: str, user_metadata: Mapping[str, str] | None = None
-    ) -> TrainingClient:
-        """Make a new model with the weights of a saved state and a fresh optimizer.
-
-        Raises:
-            TinkerError: The service refused, for example because the path does not exist.
-        """
-        return TrainingClient.promised(self._load_model(path, user_metadata, optimizer=False))
-
-    async def create_training_client_from_state_async(
-        self, path: str, user_metadata: Mapping[str, str] | None = None
-    ) -> TrainingClient:
-        """Async twin of :meth:`create_training_client_from_state`."""
-        return await APIFuture.start(self._load_model(path, user_metadata, optimizer=False))
-
-    def create_training_client_from_state_with_optimizer(
-        self, path: str, user_metadata: Mapping[str, str] | None = None
-    ) -> TrainingClient:
-        """Make a new model that goes on exactly where a saved state was.
-
-        Raises:
-            TinkerError: The service refused, for example because the path does not exist.
-        """
-        return TrainingClient.promised(self._load_model(path, user_metadata, optimizer=True))
-
-    async def create_training_client_from_state_with_optimizer_async(
-        self, path: str, user_metadata: Mapping[str, str] | None = None
-    ) -> TrainingClient:
-        """Async twin of :meth:`create_training_client_from_state_with_optimizer`."""
-        return await APIFuture.start(self._load_model(path, user_metadata, optimizer=True))
-
     # --- other clients --------------------------------------------------------------------------
 
     def create_sampling_client(
@@ -194,92 +164,119 @@ class ServiceClient:
         model_path: str | None = None,
         base_model: str | None = None,
         retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
     ) -> SamplingClient:
         """Sample from a checkpoint (``tinker://…``) or from a base model.
 
+        Args:
+            model_path: The checkpoint.
+            base_model: One that the service offers.
+            retry_config: How lost samples are repeated.
+            record_stability_info: Let the service keep what StableReinforce needs of the samples.
+
         Raises:
             ValueError: Neither is given.
-            TinkerError: The service knows neither.
+            TinkerError: The service knows neither. Where an event loop runs, awaiting or using the
+                client raises it.
         """
-        work = open_sampling_client(self._session, base_model, model_path, retry_config)
-        return SamplingClient.promised(work)
+        return open_sampler(
+            self._session,
+            base_model=base_model,
+            model_path=model_path,
+            retry_config=retry_config,
+            record_stability_info=record_stability_info,
+        )
 
     async def create_sampling_client_async(
         self,
         model_path: str | None = None,
         base_model: str | None = None,
         retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
     ) -> SamplingClient:
         """Async twin of :meth:`create_sampling_client`."""
-        work = open_sampling_client(self._session, base_model, model_path, retry_config)
-        return await APIFuture.start(work)
+        return await self.create_sampling_client(
+            model_path, base_model, retry_config, record_stability_info
+        )
 
     def create_rest_client(self) -> RestClient:
-        """Look at what the service keeps."""
+        """Look at what the service keeps; opens no session."""
         return RestClient(self._session)
 
+    def create_custom_loss(
+        self, fn: PerDatumLossFn, input_ranks: Mapping[str, CustomLossInputRank]
+    ) -> APIFuture[LossHandle]:
+        """Make a loss of your own for ``TrainingClient.forward_backward_custom``.
+
+        The function is traced once. Where the service runs such losses, it is uploaded; elsewhere
+        it runs in this process, under the same rules: torch and math only, no branches on values.
+
+        Args:
+            fn: Takes the logprobs of a datum, then the ``loss_fn_inputs`` that it reads by the
+                names of its parameters; returns a scalar loss and scalar metrics named
+                ``custom/<name>:sum`` or ``custom/<name>:mean``. Losses of datums are summed.
+            input_ranks: The rank of each parameter: 0 for a scalar, 1 for ``(T,)``, 2 for
+                ``(T, K)``.
+
+        Raises:
+            ValueError: The function breaks the rules; from the future: the session has this loss.
+            ConfigurationError: torch is not installed.
+            TinkerError: From the future: the service refused the loss.
+        """
+        return open_custom_loss(self._session, fn, input_ranks)
+
+    def copy_weights(
+        self,
+        path: str,
+        *,
+        ttl_seconds: int | None = None,
+        weights_access_token: str | None = None,
+    ) -> APIFuture[str]:
+        """Copy a checkpoint into this client's project; gives the path of the copy.
+
+        Args:
+            path: ``tinker://…``
+            ttl_seconds: When the copy expires; None for never.
+            weights_access_token: Lets this account read a checkpoint of another one. It stays in
+                this process, on a cluster too.
+
+        Raises:
+            ValueError: The client has no project.
+        """
+        return self.create_rest_client().copy_weights(
+            path,
+            self._session.settings.project_id,
+            ttl_seconds=ttl_seconds,
+            weights_access_token=weights_access_token,
+        )
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what tells the service of events; None if it is not to be told."""
+        return self._session.telemetry
+
+    # --- asking ---------------------------------------------------------------------------------
+
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
-        """Tell which base models the service offers.
+        """Tell which base models the service offers; opens no session.
 
         Raises:
             APIError: The service refused or could not be reached.
         """
-        return APIFuture.start(self._capabilities()).result()
+        return self.create_rest_client().get_server_capabilities().result()
 
     async def get_server_capabilities_async(self) -> GetServerCapabilitiesResponse:
         """Async twin of :meth:`get_server_capabilities`."""
-        return await APIFuture.start(self._capabilities())
+        return await self.create_rest_client().get_server_capabilities()
 
-    # --- inside ---------------------------------------------------------------------------------
-
-    async def _create_model(
-        self, base_model: str, lora: LoraConfig, user_metadata: Mapping[str, str] | None
-    ) -> TrainingClient:
-        runtime = await self._session.runtime()
-        number = next(self._session.model_numbers)
-        model = await runtime.session.create_model(number, base_model, lora, user_metadata)
-        return await self._training_client(model)
-
-    async def _load_model(
-        self, path: str, user_metadata: Mapping[str, str] | None, *, optimizer: bool
-    ) -> TrainingClient:
-        runtime = await self._session.runtime()
-        number = next(self._session.model_numbers)
-        model = await runtime.session.create_model_from_state(
-            number, path, optimizer=optimizer, user_metadata=user_metadata
+    def get_console_url(self) -> str:
+        """Return where the hosted service shows the session, or all of them if it is not open."""
+        runtime = self._session.opened
+        return (
+            sessions_console_url() if runtime is None else session_console_url(runtime.session_id)
         )
-        return await self._training_client(model)
-
-    async def _training_client(self, model: ModelHandle) -> TrainingClient:
-        runtime = await self._session.runtime()
-        port = await runtime.open_training(model)
-        return TrainingClient(self._session, port, model, runtime.flags)
-
-    async def _capabilities(self) -> GetServerCapabilitiesResponse:
-        runtime = await self._session.runtime()
-        return await runtime.session.get_server_capabilities()
 
 
-def _lora(
-    rank: int,
-    seed: int | None,
-    train_mlp: bool,  # noqa: FBT001 - mirrors the public signature
-    train_attn: bool,  # noqa: FBT001
-    train_unembed: bool,  # noqa: FBT001
-) -> LoraConfig:
-    if not (train_mlp or train_attn or train_unembed):
-        message = "nothing to train: set train_mlp, train_attn or train_unembed"
-        raise ValueError(message)
-    return LoraConfig(
-        rank=rank,
-        seed=seed,
-        train_mlp=train_mlp,
-        train_attn=train_attn,
-        train_unembed=train_unembed,
-    )
-
-
-def _status(exception_type: type[BaseException] | None) -> str:
+def _status(exception_type: type[BaseException] | None) -> CloseStatus:
     if exception_type is None:
         return "success"
     return "errored" if issubclass(exception_type, Exception) else "interrupted"

@@ -1,19 +1,22 @@
-"""What the clients of one ``ServiceClient`` share: the runtime and the counters.
+"""What the clients of one ``ServiceClient`` share: the session and the connections of this process.
 
-The one owner of the numbers of models and sampling sessions, by which the service recognises a
-creation that is repeated.
+Nothing is opened before it is needed: REST calls need no session, and never open one. Knows nothing
+of what the clients do. Invariant: what was opened is closed once, and nothing is opened afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.mode import current_mode, embedded_engine, open_runtime
+from tinker_ray.clients.once import Once
 from tinker_ray.clients.telemetry import Telemetry
+from tinker_ray.core.connection import connect
+from tinker_ray.core.registry import RegistryCore
+from tinker_ray.core.reporter import Reporter
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import export
 
@@ -21,14 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from tinker_ray.config import Settings
-    from tinker_ray.core.port import ReporterPort, Runtime
+    from tinker_ray.core.link import Link
+    from tinker_ray.core.port import NumberKind, RegistryPort, ReporterPort, Runtime
     from tinker_ray.engine.launcher import EmbeddedEngine
 
 
 Opener: TypeAlias = (
-    "Callable[[Settings, Mapping[str, Any] | None, Literal['local', 'cluster']], "
+    "Callable[[Settings, Mapping[str, Any] | None, Literal['local', 'cluster'], str | None], "
     "Awaitable[Runtime]]"
 )
+"""Opens a runtime: settings, user metadata, mode, display name."""
 
 
 class ClientSession:
@@ -37,26 +42,39 @@ class ClientSession:
     Args:
         settings: The service, and where the clients run.
         user_metadata: Kept with the session.
+        display_name: Of the session, for people.
         opener: Opens the runtime.
+        connector: Opens connections that belong to no session.
+        engine: Gives the embedded engine and the settings to reach it; by default the one that the
+            address names, if it names one.
+        origin: Where the session comes from, if another process has opened it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who opens what, for tests and copies
         self,
         settings: Settings,
-        user_metadata: Mapping[str, Any] | None,
+        user_metadata: Mapping[str, Any] | None = None,
         *,
+        display_name: str | None = None,
         opener: Opener = open_runtime,
+        connector: Callable[[Settings], Awaitable[Link]] = connect,
+        engine: Callable[[Settings], tuple[Settings, EmbeddedEngine | None]] | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         export.start_export("driver")
         self.settings = settings
-        self.model_numbers = itertools.count()
-        self.sampling_session_numbers = itertools.count()
-        self.custom_loss_numbers = itertools.count()
+        self.user_metadata = user_metadata
+        self.display_name = display_name
+        self.origin = origin
         self.custom_losses: dict[str, str] = {}
-        self._user_metadata = user_metadata
         self._opener = opener
-        self._opening: asyncio.Task[Runtime] | None = None
+        self._connector = connector
+        self._find_engine = engine
         self._engine: EmbeddedEngine | None = None
+        self._settings = Once(self._resolve)
+        self._runtime = Once(self._open)
+        self._link = Once(self._connect)
+        self._sessionless: Reporter | None = None
         self._closed = False
         self.telemetry = Telemetry(self._reporter) if settings.report else None
         self._closing: asyncio.Task[None] | None = None
@@ -64,35 +82,62 @@ class ClientSession:
 
     def __repr__(self) -> str:
         """Show the service, and whether it is open."""
-        state = "closed" if self._closed else "open" if self._opening else "idle"
+        state = "closed" if self._closed else "open" if self._runtime.is_asked_for else "idle"
         return f"ClientSession({self.settings.base_url!r}, {state})"
 
     @property
     def opened(self) -> Runtime | None:
         """The runtime, if the session is open."""
-        if self._closed or self._opening is None or not self._opening.done():
-            return None
-        return None if self._failed(self._opening) else self._opening.result()
+        return None if self._closed else self._runtime.made
+
+    @property
+    def has_lost_engine(self) -> bool:
+        """Whether there was an embedded engine behind this that has ended."""
+        return self._engine is not None and not self._engine.is_alive()
 
     async def runtime(self) -> Runtime:
-        """Return the runtime, opening it at the first call. Runs on the bridge.
+        """Return the runtime, opening the session at the first call. Runs on the bridge.
 
         Raises:
             StaleHandleError: The session was closed.
             APIError: The service refused or could not be reached; the next call tries again.
         """
-        if self._closed:
-            message = "this client was closed: make a new ServiceClient"
-            raise StaleHandleError(message)
-        if self._opening is None or (self._opening.done() and self._failed(self._opening)):
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-        return await asyncio.shield(self._opening)
+        self._check_open()
+        return await self._runtime.get()
+
+    async def link(self) -> Link:
+        """Return connections to the service that belong to no session. Runs on the bridge.
+
+        Raises:
+            StaleHandleError: The session was closed.
+            APIError: The service refused or could not be reached; the next call tries again.
+        """
+        self._check_open()
+        return await self._link.get()
+
+    async def registry(self) -> RegistryPort:
+        """Return what answers the REST calls, without opening a session for them.
+
+        Raises:
+            StaleHandleError: The session was closed.
+            APIError: The service refused or could not be reached.
+        """
+        runtime = self.opened
+        return RegistryCore(await self.link()) if runtime is None else runtime.registry
+
+    async def number(self, kind: NumberKind) -> int:
+        """Issue the next number of a kind of things that the session makes.
+
+        Raises:
+            APIError: The service refused or could not be reached.
+        """
+        return await (await self.runtime()).number(kind)
 
     def close(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Blocks."""
         with self._lock:
-            if self._opening is None:  # nothing to do, and at the end of a process no bridge to ask
-                self._closed = True
+            if not (self._runtime.is_asked_for or self._link.is_asked_for):
+                self._closed = True  # and at the end of a process there is no bridge to ask
                 return
             try:
                 Bridge.get().submit(self._finish(reason, detail)).result()
@@ -115,10 +160,15 @@ class ClientSession:
         await asyncio.shield(self._closing)
 
     async def _finish_once(self, reason: str, detail: str | None) -> None:
-        if self._opening is not None:
-            outcome = (await asyncio.gather(self._opening, return_exceptions=True))[0]
-            if not isinstance(outcome, BaseException):
-                await outcome.aclose(reason, detail)
+        runtime, link = await self._runtime.settle(), await self._link.settle()
+        try:
+            if runtime is not None:
+                await runtime.aclose(reason, detail)
+        finally:
+            if self._sessionless is not None:
+                await self._sessionless.aclose()
+            if link is not None:
+                await link.aclose()
 
     def _release_engine(self) -> None:
         """Let go of the engine. Works at the end of a process too, when threads cannot start."""
@@ -126,17 +176,33 @@ class ClientSession:
         if engine is not None:
             engine.close()
 
-    async def _open(self) -> Runtime:
-        settings = self.settings
-        if settings.embedded_model is not None and self._engine is None:
-            settings, self._engine = await asyncio.to_thread(embedded_engine, settings)
-            self.settings = settings
-        return await self._opener(settings, self._user_metadata, current_mode(settings))
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "this client was closed: make a new ServiceClient"
+            raise StaleHandleError(message)
 
     def _reporter(self) -> ReporterPort | None:
         runtime = self.opened
-        return None if runtime is None else runtime.reporter
+        return self._sessionless if runtime is None else runtime.reporter
 
-    @staticmethod
-    def _failed(task: asyncio.Task[Runtime]) -> bool:
-        return task.cancelled() or task.exception() is not None
+    async def _open(self) -> Runtime:
+        settings = await self._settings.get()
+        mode = current_mode(settings)
+        return await self._opener(settings, self.user_metadata, mode, self.display_name)
+
+    async def _connect(self) -> Link:
+        settings = await self._settings.get()
+        link = await self._connector(settings)
+        if settings.report:
+            self._sessionless = link.events = Reporter(link, None)
+            self._sessionless.start()
+        return link
+
+    async def _resolve(self) -> Settings:
+        """Return the settings, after an embedded engine was found or started."""
+        find = self._find_engine
+        if find is None and self.settings.embedded_model is not None:
+            find = embedded_engine
+        if find is not None:
+            self.settings, self._engine = await asyncio.to_thread(find, self.settings)
+        return self.settings

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from tinker_ray.clients import copies
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.attribution import attributed
+from tinker_ray.clients.console import training_run_console_url
 from tinker_ray.clients.custom_loss import run_custom_loss
 from tinker_ray.clients.holder import Holder
 from tinker_ray.clients.loss_handle import LossHandle
 from tinker_ray.clients.operations import Operations
 from tinker_ray.clients.ready import Ready
-from tinker_ray.clients.sampling import SamplingClient
+from tinker_ray.clients.sampling import SamplingClient, open_sampler
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training_state import TrainingState
 from tinker_ray.core.operation import OptimStep, SaveForSampler
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tinker_ray.clients.telemetry import Telemetry
     from tinker_ray.core.custom_loss import CustomLossFnV1
     from tinker_ray.core.flags import ServerFlags
+    from tinker_ray.core.operation import SamplerKind
     from tinker_ray.core.port import TrainingPort
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.types import (
@@ -50,6 +53,10 @@ class TrainingClient(TrainingState, Ready):
     forward_backward and the optim_step after it can be sent together. Cancelling a future, or
     giving up the wait for it, leaves its operation running.
 
+    On a Ray cluster it can be pickled, and passed to other processes: the operations of all copies
+    are applied in the order of their arrival, each copy's own in the order of its calls. Those of
+    others may come between the two passes of a custom loss.
+
     Attributes:
         model_id: The model, which is also the training run.
         holder: What is behind all clients of the session.
@@ -59,13 +66,33 @@ class TrainingClient(TrainingState, Ready):
         self, session: ClientSession, port: TrainingPort, model: ModelHandle, flags: ServerFlags
     ) -> None:
         self.model_id = model.model_id
-        self._session = session
         self.holder = Holder(session)
-        self._operations = Operations(port, model.first_seq, flags.chunks, self._tell)
+        self._session = session
+        self._operations = Operations(
+            port,
+            model.first_seq,
+            flags.chunks,
+            lambda: session.number("sampling_session"),
+            self._tell,
+        )
         self._info: GetInfoResponse | None = None
 
     def _shown(self) -> str:
         return repr(self.model_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what a copy in another process needs: no credentials.
+
+        Raises:
+            ConfigurationError: The model is trained from this process, not through an actor.
+        """
+        return copies.training_client, copies.training_state(
+            self._session, self._operations, self.model_id
+        )
+
+    def get_console_url(self) -> str:
+        """Return where the hosted service shows the training run."""
+        return training_run_console_url(self.model_id)
 
     # --- computing ------------------------------------------------------------------------------
 
@@ -202,29 +229,45 @@ class TrainingClient(TrainingState, Ready):
     # --- clients --------------------------------------------------------------------------------
 
     def create_sampling_client(
-        self, model_path: str, retry_config: RetryConfig | None = None
+        self,
+        model_path: str,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
     ) -> SamplingClient:
         """Sample from a saved checkpoint.
 
         Args:
             model_path: ``tinker://…``
             retry_config: How the client repeats lost samples.
+            record_stability_info: Let the service keep what StableReinforce needs of the samples.
 
         Raises:
             ValueError: The path is no ``tinker://`` path.
             APIStatusError: The path does not exist.
         """
-        work = open_sampling_client(self._session, None, model_path, retry_config)
-        return SamplingClient.promised(work)
+        return open_sampler(
+            self._session,
+            base_model=None,
+            model_path=model_path,
+            retry_config=retry_config,
+            record_stability_info=record_stability_info,
+        )
 
     async def create_sampling_client_async(
-        self, model_path: str, retry_config: RetryConfig | None = None
+        self,
+        model_path: str,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
     ) -> SamplingClient:
         """Async twin of :meth:`create_sampling_client`."""
-        return await self.create_sampling_client(model_path, retry_config)
+        return await self.create_sampling_client(model_path, retry_config, record_stability_info)
 
     def save_weights_and_get_sampling_client(
-        self, name: str | None = None, retry_config: RetryConfig | None = None
+        self,
+        name: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
+        kind: SamplerKind = "snapshot",
     ) -> SamplingClient:
         """Sample from the weights as they are after all operations called so far.
 
@@ -232,18 +275,27 @@ class TrainingClient(TrainingState, Ready):
             name: Ignored, as upstream does; use :meth:`save_weights_for_sampler` to keep a
                 checkpoint.
             retry_config: How the client repeats lost samples.
+            record_stability_info: Let the service keep what StableReinforce needs of the samples.
+            kind: ``inflight`` shares one target of weights among the model's samplers, which later
+                saves replace under them; ``snapshot`` binds the client to these weights.
 
         Raises:
             TinkerError: The snapshot failed.
         """
         del name
-        return SamplingClient.promised(self._snapshot(retry_config))
+        return SamplingClient.promised(self._snapshot(retry_config, record_stability_info, kind))
 
     async def save_weights_and_get_sampling_client_async(
-        self, name: str | None = None, retry_config: RetryConfig | None = None
+        self,
+        name: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
+        kind: SamplerKind = "snapshot",
     ) -> SamplingClient:
         """Async twin of :meth:`save_weights_and_get_sampling_client`."""
-        return await self.save_weights_and_get_sampling_client(name, retry_config)
+        return await self.save_weights_and_get_sampling_client(
+            name, retry_config, record_stability_info, kind
+        )
 
     def save_weights_and_get_sampling_client_submit(
         self, retry_config: RetryConfig | None = None
@@ -280,24 +332,30 @@ class TrainingClient(TrainingState, Ready):
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _snapshot(self, retry_config: RetryConfig | None) -> Coroutine[Any, Any, SamplingClient]:
-        """Take the place of the snapshot now, and return what waits for it."""
-        number = next(self._session.sampling_session_numbers)
-        saved: APIFuture[SaveWeightsForSamplerResponseInternal] = self._operations.start(
-            lambda seq: SaveForSampler(seq, sampling_session_seq_id=number)
-        )
-        return self._sampling_client(saved, retry_config)
-
-    async def _sampling_client(
+    def _snapshot(
         self,
-        saved: APIFuture[SaveWeightsForSamplerResponseInternal],
         retry_config: RetryConfig | None,
-    ) -> SamplingClient:
-        response = await saved
-        if response.sampling_session_id is None:
-            message = "the service's answer to the snapshot names no sampling session"
-            raise APIResponseValidationError(message, body=response.model_dump())
-        return SamplingClient(self._session, response.sampling_session_id, retry_config)
+        record_stability_info: bool = False,  # noqa: FBT001, FBT002 - internal
+        kind: SamplerKind = "snapshot",
+    ) -> Coroutine[Any, Any, SamplingClient]:
+        """Take the place of the snapshot now, and return what waits for it."""
+        saved: APIFuture[SaveWeightsForSamplerResponseInternal] = self._operations.start(
+            lambda seq: SaveForSampler(seq, kind=kind)
+        )
+
+        async def client() -> SamplingClient:
+            response = await saved
+            if response.sampling_session_id is None:
+                message = "the service's answer to the snapshot names no sampling session"
+                raise APIResponseValidationError(message, body=response.model_dump())
+            return SamplingClient(
+                self._session,
+                response.sampling_session_id,
+                retry_config,
+                record_stability_info=record_stability_info,
+            )
+
+        return client()
 
     def _tell(self, failure: Exception) -> None:
         telemetry = self.get_telemetry()
@@ -320,29 +378,3 @@ def _one_of(optim_params: OptimParams | None, adam_params: AdamParams | None) ->
         message = f"optim_step({params!r}): pass AdamParams, or the parameters of your optimizer"
         raise TypeError(message)
     return params
-
-
-async def open_sampling_client(
-    session: ClientSession,
-    base_model: str | None,
-    model_path: str | None,
-    retry_config: RetryConfig | None,
-) -> SamplingClient:
-    """Open a sampling session on a base model or a checkpoint. Runs on the bridge.
-
-    Raises:
-        ValueError: Neither is given, or the path is no ``tinker://`` path.
-        APIStatusError: The service knows neither.
-    """
-    if base_model is None and model_path is None:
-        message = "create_sampling_client needs model_path or base_model"
-        raise ValueError(message)
-    if model_path is not None and not model_path.startswith("tinker://"):
-        message = f"model_path={model_path!r} must start with tinker://"
-        raise ValueError(message)
-    runtime = await session.runtime()
-    number = next(session.sampling_session_numbers)
-    sampling_session_id = await runtime.session.create_sampling_session(
-        number, base_model=base_model, model_path=model_path
-    )
-    return SamplingClient(session, sampling_session_id, retry_config)

@@ -96,7 +96,8 @@ JSON_ONLY = ServerFlags(
 )
 
 
-def _flags_of(config: ClientConfigResponse) -> ServerFlags:
+def flags_of(config: ClientConfigResponse) -> ServerFlags:
+    """Return what a service says of itself as flags."""
     return ServerFlags(
         chunks=ChunkLimits(config.fwdbwd_max_chunk_len, config.fwdbwd_max_chunk_bytes_count),
         sample_bytes=config.sample_dispatch_bytes_semaphore_size,
@@ -116,7 +117,30 @@ def _flags_of(config: ClientConfigResponse) -> ServerFlags:
     )
 
 
-def _dynamic_flags_of(config: ClientDynamicConfigResponse) -> DynamicFlags:
+def config_of(flags: ServerFlags) -> ClientConfigResponse:
+    """Return flags as the service says them, which is how they travel to other processes."""
+    return ClientConfigResponse(
+        fwdbwd_max_chunk_len=flags.chunks.max_datums,
+        fwdbwd_max_chunk_bytes_count=flags.chunks.max_bytes,
+        sample_dispatch_bytes_semaphore_size=flags.sample_bytes,
+        sample_max_concurrent_requests=flags.max_samples,
+        inflight_response_bytes_semaphore_size=flags.response_bytes,
+        fwdbwd_dispatch_bytes_semaphore_size=flags.fwdbwd_bytes,
+        billing_exception_max_pause_duration_sec=int(flags.billing_pause_s),
+        pjwt_auth_enabled=flags.pjwt_auth_enabled,
+        credential_default_source=flags.credential_default_source,
+        parallel_fwdbwd_chunks=flags.parallel_fwdbwd_chunks,
+        proto_compress_fwdbwd=flags.proto_compress_fwdbwd,
+        sample_no_retries=flags.sample_no_retries,
+        sample_enable_stuck_detection=flags.sample_enable_stuck_detection,
+        sample_use_retrieve_futures=flags.sample_use_retrieve_futures,
+        sample_join_sampling_session=flags.sample_join_sampling_session,
+        custom_loss_server_side=flags.custom_loss_server_side,
+    )
+
+
+def dynamic_flags_of(config: ClientDynamicConfigResponse) -> DynamicFlags:
+    """Return what a service says that it may change as flags."""
     return DynamicFlags(
         config.refresh_interval_sec,
         config.sample_cancel_enabled,
@@ -137,7 +161,7 @@ async def fetch_flags(link: Link) -> ServerFlags:
         )
     except NotFoundError:
         return JSON_ONLY
-    return _flags_of(config)
+    return flags_of(config)
 
 
 async def fetch_dynamic_flags(link: Link) -> DynamicFlags:
@@ -155,7 +179,7 @@ async def fetch_dynamic_flags(link: Link) -> DynamicFlags:
         )
     except NotFoundError:
         return DynamicFlags()
-    return _dynamic_flags_of(config)
+    return dynamic_flags_of(config)
 
 
 class FlagsRefresh:
@@ -187,4 +211,4 @@ class FlagsRefresh:
             except TinkerError as error:
                 logger.debug("the flags stay as they are: %s", error)
             else:
-                self._link.flags = replace(self._link.flags, dynamic=_dynamic_flags_of(config))
+                self._link.flags = replace(self._link.flags, dynamic=dynamic_flags_of(config))

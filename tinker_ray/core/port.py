@@ -7,7 +7,10 @@ runtime.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+NumberKind: TypeAlias = Literal["model", "sampling_session", "custom_loss"]
+"""What a session makes and numbers."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,8 +159,22 @@ class Runtime(Protocol):
         """What tells the service of events; None if it is not to be told."""
         ...
 
+    async def number(self, kind: NumberKind) -> int:
+        """Issue the next number of a kind of things; no two processes get the same one."""
+        ...
+
     async def open_training(self, model: ModelHandle) -> TrainingPort:
         """Make the one owner of a model's operations."""
+        ...
+
+    def reference(self, *, creates: bool) -> dict[str, Any] | None:
+        """Describe how other processes reach this very runtime, as JSON; None if they cannot.
+
+        Called when a client is pickled, in any thread: from now on the runtime is shared.
+
+        Args:
+            creates: The others will make things in the session, too, and have to number them.
+        """
         ...
 
     async def aclose(self, reason: str, detail: str | None) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
+import secrets
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.core.admission import Admission
-from tinker_ray.core.connection import connect
+from tinker_ray.core.connection import connect, open_link
 from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.reporter import Reporter
-from tinker_ray.core.sampling import SamplingCore
+from tinker_ray.core.sampling import CLONE_STRIDE, SamplingCore
 from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.core.training import TrainingCore
-from tinker_ray.errors import TinkerError
+from tinker_ray.errors import ConfigurationError, TinkerError
 from tinker_ray.limits.backoff import Backoff
 from tinker_ray.limits.budget import ByteBudget
 
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tinker_ray.config import Settings
+    from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.link import Link
+    from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle
 
 logger = logging.getLogger(__name__)
@@ -43,11 +48,18 @@ def sampling_core(link: Link, *, clone: int = 0, **admission: Any) -> SamplingCo
 class LocalRuntime:
     """A session with everything behind it in this process. Made by :meth:`open`."""
 
-    def __init__(self, link: Link, session: SessionCore, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        session: SessionCore,
+        reporter: Reporter | None = None,
+        *,
+        clone: int = 0,
+    ) -> None:
         self.session_id = session.session_id
         self.flags = session.flags
         self.session = session
-        self.sampling = sampling_core(link)
+        self.sampling = sampling_core(link, clone=clone)
         self.registry = RegistryCore(link)
         self.reporter = link.events = reporter
         if reporter is not None:
@@ -57,6 +69,8 @@ class LocalRuntime:
         self._refresh = FlagsRefresh(link)
         self._refresh.start()
         self._trainings: list[TrainingCore] = []
+        self._numbers: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
+        self._is_owner = clone == 0
         self._closed = False
 
     @classmethod
@@ -88,9 +102,43 @@ class LocalRuntime:
         reporter = Reporter(link, session_id) if settings.report else None
         return cls(link, SessionCore(link, session_id), reporter)
 
+    @classmethod
+    def join(cls, settings: Settings, session_id: str, flags: ServerFlags) -> LocalRuntime:
+        """Take part in a session that another process has opened, to sample in it.
+
+        Its heartbeat keeps the session alive, too; closing it does not finish the session.
+
+        Args:
+            settings: The service, and this process's own credential.
+            session_id: The session.
+            flags: What the service wants, as the other process was told.
+
+        Raises:
+            ConfigurationError: There is no credential.
+        """
+        link = open_link(settings, flags)
+        return cls(link, SessionCore(link, session_id), clone=1 + secrets.randbelow(CLONE_STRIDE))
+
     def __repr__(self) -> str:
         """Show the session."""
         return f"LocalRuntime({self.session_id!r})"
+
+    async def number(self, kind: NumberKind) -> int:
+        """Issue the next number of a kind of things.
+
+        Raises:
+            ConfigurationError: The session is another process's, which issues its numbers.
+        """
+        if not self._is_owner:
+            message = (
+                f"session {self.session_id} belongs to another process: make a ServiceClient of "
+                "this process's own, or run on a Ray cluster, where sessions can be shared"
+            )
+            raise ConfigurationError(message)
+        return next(self._numbers[kind])
+
+    def reference(self, *, creates: bool) -> None:
+        """Return None: nobody else reaches into this process."""
 
     async def open_training(self, model: ModelHandle) -> TrainingCore:
         """Make the one owner of a model's operations."""
@@ -111,8 +159,9 @@ class LocalRuntime:
         if self.reporter is not None:
             await self.reporter.aclose()
         try:
-            async with asyncio.timeout(FINISH_S):
-                await self.session.finish(reason, detail)
+            if self._is_owner:
+                async with asyncio.timeout(FINISH_S):
+                    await self.session.finish(reason, detail)
         except (TinkerError, TimeoutError) as error:
             logger.warning("session %s could not be finished: %s", self.session_id, error)
         finally:

@@ -10,6 +10,7 @@ does not reach the service would hold up all later ones; a caller that gives up 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.core import operation as operations
@@ -17,7 +18,6 @@ from tinker_ray.core.gathering import Gathering
 from tinker_ray.core.operation import ForwardBackward
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.queue_log import QueueLog
-from tinker_ray.core.sdk_method import carried
 from tinker_ray.core.turnstile import Turnstile
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
@@ -25,7 +25,7 @@ from tinker_ray.telemetry.trace import span
 from tinker_ray.wire.chunking import datum_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from tinker_ray.core.link import Link, Promise
     from tinker_ray.core.operation import Encoded, Operation
@@ -89,6 +89,26 @@ class TrainingCore:
             message = f"{self.model_id} was closed: operation {operation.seq} may go on there"
             raise StaleHandleError(message) from None
 
+    @asynccontextmanager
+    async def turn(self, seq: int, floor: int = 0) -> AsyncIterator[None]:
+        """Hold a number's turn, for a caller that sends its operation by itself.
+
+        Args:
+            seq: The number.
+            floor: As for :meth:`run`.
+
+        Raises:
+            StaleHandleError: The number was used before.
+        """
+        self._forget_below(floor)
+        async with self._turnstile.turn(seq):
+            yield
+
+    @property
+    def next_number(self) -> int:
+        """Whose turn it is."""
+        return self._turnstile.next_number
+
     async def aclose(self) -> None:
         """Stop polling; operations that the service accepted go on there."""
         tasks = list(self._running.values())
@@ -96,6 +116,10 @@ class TrainingCore:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._running.clear()
+
+    def advance_to(self, floor: int) -> None:
+        """Note that no number below ``floor`` will come (again): those that are missing least."""
+        self._forget_below(floor)
 
     def _forget_below(self, floor: int) -> None:
         self._turnstile.advance_to(floor)
@@ -108,8 +132,7 @@ class TrainingCore:
             names.MODEL_ID: self.model_id,
             names.SEQ_ID: operation.seq,
         }
-        name = operations.span_name(operation)
-        with carried(carrier), span(name, attributes=attributes, carrier=carrier):
+        with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
             group = self._group(operation)
             await self._gathering.meet(operation.seq, group)
             async with self._turnstile.turn(operation.seq, group):

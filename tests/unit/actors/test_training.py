@@ -47,8 +47,12 @@ async def remote(open_link: Callable[[], Link]) -> AsyncIterator[FakeRemote]:
         await actor.aclose()
 
 
-def handle(remote: Any) -> TrainingHandle:  # noqa: ANN401 - stands for a remote actor
-    return TrainingHandle(remote, first_seq=1)
+async def no_link() -> Link:
+    pytest.fail("nothing here is a secret")
+
+
+def handle(remote: Any, *, is_copy: bool = False) -> TrainingHandle:  # noqa: ANN401 - a fake
+    return TrainingHandle(remote, MODEL, no_link, is_copy=is_copy)
 
 
 def step(seq: int) -> OptimStep:

@@ -16,7 +16,7 @@ def test_numbers_are_consecutive_and_the_floor_is_the_lowest_open_one() -> None:
     order = Order(3)
     assert [range(3, 4), range(4, 6)] == [order.take().numbers, order.take(2).numbers]
     order.close(4)
-    assert (3, 6) == (order.floor, order.next_number)
+    assert (3, 6) == (order.floor, order.hand_over(lambda number: number))
     order.close(3)
     assert 5 == order.floor
     order.close(5)
@@ -59,7 +59,7 @@ async def test_a_failed_hold_rejects_what_waits_and_what_comes_later_and_nothing
     for take in (order.take, lambda: order.hold(2)):
         with pytest.raises(PoisonedClientError, match="create_training_client_from_state"):
             take()
-    assert 5 == order.next_number
+    assert 5 == order.hand_over(lambda number: number)
 
 
 async def test_a_rejection_tells_the_first_failure() -> None:

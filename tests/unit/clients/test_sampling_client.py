@@ -56,7 +56,7 @@ async def test_the_async_twin_gives_the_response() -> None:
 @pytest.mark.parametrize(
     "arguments,complaint",
     [
-        ((PROMPT, 0, PARAMS), "num_samples=0"),
+        ((PROMPT, 0, PARAMS), "num_samples must be 1"),
         ((PROMPT, 1, PARAMS, False, -1), "topk_prompt_logprobs"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes.ports import FakeRuntime
 from tinker_ray import errors
+from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.config import Settings
@@ -35,9 +36,10 @@ class Services:
         settings: Settings,  # noqa: ARG002
         user_metadata: object,
         mode: str,
+        display_name: str | None,
     ) -> FakeRuntime:
         self.num_openings += 1
-        self.arguments = (user_metadata, mode)
+        self.arguments = (user_metadata, mode, display_name)
         await asyncio.sleep(0)
         if self.failures:
             raise self.failures.pop()
@@ -59,6 +61,10 @@ def services() -> Iterator[Services]:
         session.close("success")
 
 
+async def opened(client: ServiceClient) -> None:
+    await APIFuture.start(client._session.runtime())
+
+
 # --- opening --------------------------------------------------------------------------------------
 
 
@@ -67,14 +73,14 @@ def test_nothing_is_opened_before_the_first_use(services: Services) -> None:
     client.create_rest_client()
     assert 0 == services.num_openings
     assert "idle" in repr(client)
-    client.get_server_capabilities()
-    assert (1, ({"team": "rl"}, "local")) == (services.num_openings, services.arguments)
+    client.holder.get_session_id()
+    assert (1, ({"team": "rl"}, "local", None)) == (services.num_openings, services.arguments)
     assert "open" in repr(client)
 
 
 async def test_uses_at_the_same_time_open_once(services: Services) -> None:
     client = services.client()
-    await asyncio.gather(*[client.get_server_capabilities_async() for _ in range(5)])
+    await asyncio.gather(*[opened(client) for _ in range(5)])
     assert 1 == services.num_openings
 
 
@@ -82,8 +88,8 @@ def test_an_opening_that_failed_is_tried_again_at_the_next_use(services: Service
     client = services.client()
     services.failures.append(errors.APIConnectionError())
     with pytest.raises(errors.APIConnectionError):
-        client.get_server_capabilities()
-    client.get_server_capabilities()
+        client.holder.get_session_id()
+    client.holder.get_session_id()
     assert 2 == services.num_openings
 
 
@@ -98,7 +104,7 @@ def test_a_mode_that_is_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_closing_tells_the_service_once(services: Services) -> None:
     client = services.client()
-    client.get_server_capabilities()
+    client.holder.get_session_id()
     client.close("errored", "why").result()
     client.close()
     assert [("aclose", "errored", "why")] == services.runtime.calls
@@ -113,7 +119,7 @@ def test_closing_what_was_never_opened_opens_nothing(services: Services) -> None
 
 async def test_closing_twice_at_once_waits_for_the_one_closing(services: Services) -> None:
     client = services.client()
-    await client.get_server_capabilities_async()
+    await opened(client)
     await asyncio.gather(client.close_async(), client.close_async("errored"))
     assert [("aclose", "success", None)] == services.runtime.calls
 
@@ -122,7 +128,7 @@ def test_closing_after_an_opening_that_failed_is_fine(services: Services) -> Non
     client = services.client()
     services.failures.append(errors.APIConnectionError())
     with pytest.raises(errors.APIConnectionError):
-        client.get_server_capabilities()
+        client.holder.get_session_id()
     client.close()
     assert [] == services.runtime.calls
 
@@ -131,10 +137,10 @@ def test_closing_after_an_opening_that_failed_is_fine(services: Services) -> Non
 def test_a_closed_client_is_of_no_use(services: Services, opened: bool) -> None:  # noqa: FBT001
     client = services.client()
     if opened:
-        client.get_server_capabilities()
+        client.holder.get_session_id()
     client.close()
     with pytest.raises(errors.StaleHandleError, match="closed"):
-        client.get_server_capabilities()
+        client.holder.get_session_id()
 
 
 class Interrupt(BaseException):
@@ -158,13 +164,13 @@ def test_a_with_block_tells_how_it_ended(
 ) -> None:
     async def use_async() -> None:
         async with services.client() as client:
-            await client.get_server_capabilities_async()
+            await opened(client)
             if raised is not None:
                 raise raised
 
     def use() -> None:
         with services.client() as client:
-            client.get_server_capabilities()
+            client.holder.get_session_id()
             if raised is not None:
                 raise raised
 

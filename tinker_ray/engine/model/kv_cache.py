@@ -9,17 +9,13 @@ Invariant: slots that no sequence has written hold finite numbers, so that maski
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from transformers import Cache
 
 from tinker_ray.engine.model.attention import SLOT_STEP, fewest_slots
 from tinker_ray.engine.model.lora import MINIMUM_ROWS
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 _SPARE_SHARE = 8
 
@@ -164,8 +160,8 @@ class RowCache(Cache):  # type: ignore[misc]
         """Write one new token a row, ``(B, heads, 1, head_dim)``; return the rows."""
         num_rows, _, _, head_dim = key_states.shape
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        _write(keys.view(-1, head_dim), self._slots, key_states.reshape(-1, head_dim))
-        _write(values.view(-1, head_dim), self._slots, value_states.reshape(-1, head_dim))
+        keys.view(-1, head_dim).index_copy_(0, self._slots, key_states.reshape(-1, head_dim))
+        values.view(-1, head_dim).index_copy_(0, self._slots, value_states.reshape(-1, head_dim))
         return keys[:num_rows], values[:num_rows]
 
     def _selection(self, rows: list[int]) -> slice | torch.Tensor:
@@ -173,24 +169,6 @@ class RowCache(Cache):  # type: ignore[misc]
         if rows == list(range(rows[0], rows[0] + len(rows))):
             return slice(rows[0], rows[0] + len(rows))
         return torch.tensor(rows, device=self._slots.device)
-
-
-def _write(vectors: torch.Tensor, slots: torch.Tensor, new: torch.Tensor) -> None:
-    """Write ``(N, dim)`` to ``slots`` of ``(M, dim)``.
-
-    On a CPU these writes wait for memory, and numpy, which copies records, has more of them under
-    way than torch, which copies rows: it takes half of the time.
-    """
-    if vectors.device.type == "cpu":
-        _records(vectors)[slots.numpy()] = _records(new)
-    else:
-        vectors.index_copy_(0, slots, new)
-
-
-def _records(vectors: torch.Tensor) -> npt.NDArray[np.void]:
-    """View contiguous ``(N, dim)`` as N records, sharing memory."""
-    num_bytes = vectors.shape[1] * vectors.itemsize
-    return vectors.view(-1).view(torch.uint8).numpy().view(np.dtype((np.void, num_bytes)))
 
 
 def _regrown(tensor: torch.Tensor, num_rows: int, length: int) -> torch.Tensor:

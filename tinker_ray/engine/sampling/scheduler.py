@@ -54,8 +54,6 @@ class Scheduler:
         The first one is taken whatever its length.
         """
         jobs: list[Job] = []
-        if not self.waiting:
-            return jobs
         num_rows = len(self.rows) + len(self.ready)
         longest = _longest([*self.rows, *self.ready])
         longest_prompt = 0

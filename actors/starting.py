@@ -1,0 +1,98 @@
+"""Starting the actors of a session: their names, their places, how long they are believed in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from actors.handles.remote import Patience, RemoteActor
+from tinker_ray.config import telemetry_environment
+from tinker_ray.limits.permit import DISPATCH_LIMIT
+
+if TYPE_CHECKING:
+    from actors.service import ServiceSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """How many actors, and what they take.
+
+    Attributes:
+        min_samplers: Sampler actors at least.
+        max_samplers: At most; in between, one per node.
+        num_cpus: Logical CPUs of an actor that only waits for the network.
+        rollout_cpus: Logical CPUs of a rollout actor.
+        permits: Sampling requests under way at once on the whole cluster.
+        patience: How long to believe in actors that do not answer.
+    """
+
+    min_samplers: int = 1
+    max_samplers: int = 8
+    num_cpus: float = 0.05
+    rollout_cpus: float = 0.1
+    permits: int = DISPATCH_LIMIT
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Starts and finds actors of one session.
+
+    Attributes:
+        service: The session.
+        namespace: Of the run.
+        options: What the actors take.
+        prefix: Of the names of what this process starts; one session may have several.
+    """
+
+    service: ServiceSpec
+    namespace: str
+    options: ClusterOptions
+    prefix: str = ""
+
+    def start(
+        self,
+        actor_class: Any,  # noqa: ANN401 - Ray's
+        name: str,
+        *arguments: Any,  # noqa: ANN401 - of the plain class
+        num_cpus: float | None = None,
+    ) -> RemoteActor:
+        """Start an actor; it ends with this process at the latest."""
+        full_name = self.full_name(f"{self.prefix}{name}")
+        environment = telemetry_environment()
+        placement: dict[str, Any] = {}
+        if environment:
+            placement["runtime_env"] = {"env_vars": environment}
+        actor = actor_class.options(
+            name=full_name,
+            namespace=self.namespace,
+            num_cpus=self.options.num_cpus if num_cpus is None else num_cpus,
+            scheduling_strategy="SPREAD",
+            **placement,
+        ).remote(*arguments)
+        return RemoteActor(full_name, self.namespace, actor, self.options.patience)
+
+    def find(self, full_name: str) -> RemoteActor:
+        """Return an actor that another process started."""
+        return RemoteActor(full_name, self.namespace, patience=self.options.patience)
+
+    def full_name(self, name: str) -> str:
+        """Return the name of an actor of the session on the cluster."""
+        return f"{self.service.session_id}/{name}"
+
+
+def living_nodes() -> list[dict[str, Any]]:
+    """Describe the nodes of the cluster."""
+    nodes: Any = ray.nodes
+    return [node for node in nodes() if node["Alive"]]
+
+
+def own_node() -> str:
+    """Return the id of this process's node."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
