@@ -101,10 +101,7 @@ class CustomLoss:
         to_come = numbers[count:]
         try:
             forward = await self._pass(self._parts, numbers[:count], carrier, forward_only=True)
-            linearised = await in_thread(
-                lambda: linearise(self._loss_fn, self._data, forward.loss_fn_outputs)
-            )
-            parts = self._weighted(linearised)
+            linearised, parts = await in_thread(lambda: self._linearise(forward))
             backward = asyncio.ensure_future(
                 self._pass(parts, to_come, carrier, forward_only=False)
             )
@@ -136,9 +133,11 @@ class CustomLoss:
             outputs.append(outcome)
         return join(outputs, [len(part) for part in parts])
 
-    def _weighted(self, linearised: Linearised) -> list[list[Datum]]:
+    def _linearise(self, forward: ForwardBackwardOutput) -> tuple[Linearised, list[list[Datum]]]:
+        """Compute the loss, and the parts of the backward pass."""
+        linearised = linearise(self._loss_fn, self._data, forward.loss_fn_outputs)
         weighted = map(_for_backward, self._data, linearised.weights)
-        return [[next(weighted) for _ in part] for part in self._parts]
+        return linearised, [[next(weighted) for _ in part] for part in self._parts]
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -146,6 +145,7 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     Raises:
         Exception: What it raises.
+        RuntimeError: It raises what would end an event loop, such as ``SystemExit``.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
@@ -160,10 +160,15 @@ async def in_thread(function: Callable[[], T]) -> T:
             outcome.set_exception(error)
 
     def work() -> None:
+        result: T | None = None
+        error: BaseException | None = None
         try:
-            result, error = context.run(function), None
+            result = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
-            result, error = None, raised
+            error = raised
+            if not isinstance(raised, Exception) or isinstance(raised, StopIteration):
+                error = RuntimeError(f"the loss function raised {raised!r}")
+                error.__cause__ = raised
         loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, name="tinker-ray-loss", daemon=True).start()

@@ -216,6 +216,19 @@ def test_a_failure_rejects_what_waits_behind_it_and_later_calls_and_uses_up_the_
     assert 9 == trainee.client._operations.order.floor
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()], ids=repr)
+def test_a_loss_cannot_end_the_event_loop_that_waits_for_it(error: BaseException) -> None:
+    def ending(_: list[Datum], __: Tensors) -> Any:  # noqa: ANN401
+        raise error
+
+    trainee = Trainee()
+    with pytest.raises(RuntimeError, match=type(error).__name__) as raised:
+        trainee.client.forward_backward_custom(data(1), ending).result(5)
+    assert error is raised.value.__cause__
+    settle(trainee)
+    Trainee().client.optim_step(ADAM).result(5)
+
+
 def settle(trainee: Trainee) -> None:
     """Wait until the numbers are used up."""
 
