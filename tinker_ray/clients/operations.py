@@ -118,19 +118,23 @@ class Operations:
         """
         try:
             await place.cleared()
-        except PoisonedClientError:
+            operation = await self._completed(operation)
+        except TinkerError:
             self.fill([operation.seq])
             raise
         try:
-            if isinstance(operation, SaveForSampler) and operation.name is None:
-                number = await self._session_number()
-                operation = replace(operation, sampling_session_seq_id=number)
             return await self.port.run(operation, self.order.floor, carrier)
         except Exception as error:
             self._on_failure(error)
             raise
         finally:
             self.order.close(operation.seq)
+
+    async def _completed(self, operation: Operation) -> Operation:
+        """Give a snapshot the number of its sampling session."""
+        if not isinstance(operation, SaveForSampler) or operation.name is not None:
+            return operation
+        return replace(operation, sampling_session_seq_id=await self._session_number())
 
     def fill(self, numbers: Iterable[int]) -> None:
         """Use up numbers whose operations may not be applied. Runs on the bridge."""

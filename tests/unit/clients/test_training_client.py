@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,6 +41,9 @@ from tinker_ray.types import (
     TensorData,
 )
 from tinker_ray.wire.chunking import ChunkLimits
+
+if TYPE_CHECKING:
+    from tinker_ray.core.port import NumberKind
 
 ADAM = AdamParams()
 STATE = "tinker://m/weights/a"
@@ -317,6 +320,20 @@ async def test_snapshots_and_sampling_sessions_share_a_counter() -> None:
     assert ("create_sampling_session", 1, None, "tinker://m/sampler_weights/b") in (
         trainee.runtime.calls
     )
+
+
+def test_a_snapshot_that_gets_no_session_number_leaves_no_gap() -> None:
+    trainee = Trainee()
+
+    class Lost(FakeRuntime):
+        async def number(self, kind: NumberKind) -> int:  # noqa: ARG002 - the protocol's
+            raise errors.ActorLostError("the session's actor is gone")
+
+    trainee.runtime = Lost()
+    with pytest.raises(errors.ActorLostError):
+        trainee.client.save_weights_and_get_sampling_client()
+    trainee.client.optim_step(ADAM).result(5)
+    assert [1, 2] == sorted(trainee.seqs)
 
 
 def test_a_snapshot_without_a_session_is_refused() -> None:
