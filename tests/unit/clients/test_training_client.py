@@ -33,6 +33,7 @@ from tinker_ray.types import (
     LoadWeightsResponse,
     ModelData,
     ModelInput,
+    QueueState,
     RetryConfig,
     SaveWeightsExternalResponse,
     SaveWeightsForSamplerResponse,
@@ -393,6 +394,15 @@ async def test_a_client_is_its_own_finished_future() -> None:
     client = Trainee().client
     assert client is await client
     assert client is client.result() is await client.result_async()
+
+
+def test_a_pause_of_the_service_is_told_of_only_after_a_long_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = Trainee().client
+    client.on_queue_state_change(QueueState.PAUSED_CAPACITY, "full")
+    client.on_queue_state_change(QueueState.ACTIVE)
+    assert [] == caplog.records
 
 
 def test_the_repr_tells_the_model() -> None:
