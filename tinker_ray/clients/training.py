@@ -362,6 +362,7 @@ class TrainingClient(TrainingState, Ready, QueueStateObserver):
                 self._session,
                 response.sampling_session_id,
                 retry_config,
+                base_model=None if self._info is None else self._info.model_data.model_name,
                 record_stability_info=record_stability_info,
             )
 
