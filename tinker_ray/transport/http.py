@@ -40,16 +40,16 @@ REJECTIONS = 16
 """Empty 400s of a proxy that a traffic class takes for lost connections. Each success gives one
 back; when none is left, such an answer is believed."""
 _KEEP_ALIVE_CONNECTIONS = 20
-_KEY_HEADER = "X-API-Key"
+_KEY_HEADER = "x-api-key"
 _ENVIRONMENT = {
-    "User-Agent": f"tinker-ray/Python {__version__}",
-    "X-Stainless-Lang": "python",
-    "X-Stainless-Package-Version": __version__,
-    "X-Stainless-OS": platform.system(),
-    "X-Stainless-Arch": platform.machine(),
-    "X-Stainless-Runtime": platform.python_implementation(),
-    "X-Stainless-Runtime-Version": platform.python_version(),
-    "X-Stainless-Async": "async:asyncio",
+    "user-agent": f"tinker-ray/Python {__version__}",
+    "x-stainless-lang": "python",
+    "x-stainless-package-version": __version__,
+    "x-stainless-os": platform.system(),
+    "x-stainless-arch": platform.machine(),
+    "x-stainless-runtime": platform.python_implementation(),
+    "x-stainless-runtime-version": platform.python_version(),
+    "x-stainless-async": "async:asyncio",
 }
 
 
@@ -220,7 +220,7 @@ class HttpTransport:
             async with client.client.stream(
                 "GET",
                 url,
-                headers={**_ENVIRONMENT, **private, **headers},
+                headers={**_ENVIRONMENT, **private, **_lower(headers)},
                 timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S),
             ) as answer:
                 yield Stream(answer.status_code, dict(answer.headers), answer.aiter_raw())
@@ -281,17 +281,16 @@ class HttpTransport:
 
     def _headers(
         self, request: Request, headers: Mapping[str, str], credential: Secret, timeout_s: float
-    ) -> httpx.Headers:
-        merged = httpx.Headers(_ENVIRONMENT)
-        merged["Accept"] = request.accept
-        merged["x-stainless-read-timeout"] = f"{timeout_s:g}"
+    ) -> dict[str, str]:
+        fixed = {
+            **_ENVIRONMENT,
+            "accept": request.accept,
+            "x-stainless-read-timeout": f"{timeout_s:g}",
+        }
         if request.endpoint.method != "GET":
-            merged["Content-Type"] = request.content_type
-        merged.update(self._private)
-        merged.update(headers)
-        merged.update(request.headers)
-        merged[_KEY_HEADER] = credential.reveal()
-        return merged
+            fixed["content-type"] = request.content_type
+        own = _lower({**headers, **request.headers})
+        return {**fixed, **self._private, **own, _KEY_HEADER: credential.reveal()}
 
 
 def _private_headers(
@@ -301,12 +300,17 @@ def _private_headers(
     private: dict[str, str] = {}
     if cloudflare is not None:
         check_header(cloudflare[1], "the secret of Cloudflare Access")
-        private["CF-Access-Client-Id"] = cloudflare[0]
-        private["CF-Access-Client-Secret"] = cloudflare[1].reveal()
+        private["cf-access-client-id"] = cloudflare[0]
+        private["cf-access-client-secret"] = cloudflare[1].reveal()
     for name, value in given.items():
         check_header(Secret(value), f"the default header {name!r}")
-        private[name] = value
+        private[name.lower()] = value
     return private
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Make names comparable: they mean the same in any case."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @contextlib.contextmanager

@@ -292,7 +292,7 @@ async def test_settings_become_a_transport() -> None:
     )
     transport = HttpTransport.from_settings(settings)
     assert Secret("sk-any") == await transport.credentials.current()
-    assert ({"X-Extra": "1"}, {"tenant": "a"}, 5.0) == (
+    assert ({"x-extra": "1"}, {"tenant": "a"}, 5.0) == (
         transport._private,
         transport._query,
         transport._timeout_s,
