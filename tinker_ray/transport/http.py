@@ -41,6 +41,7 @@ REJECTIONS = 16
 back; when none is left, such an answer is believed."""
 _KEEP_ALIVE_CONNECTIONS = 20
 _KEY_HEADER = "x-api-key"
+_SECRET_HEADERS = (_KEY_HEADER, "x-tinker-weights-access-token")
 _ENVIRONMENT = {
     "user-agent": f"tinker-ray/Python {__version__}",
     "x-stainless-lang": "python",
@@ -102,6 +103,13 @@ class _Pool:
             return False
         self._rejections_left -= 1
         return True
+
+    async def close_retired(self) -> None:
+        """Close the clients that were given up, as soon as they carry nothing any more."""
+        idle = [client for client in self._retired if client.in_flight == 0]
+        self._retired = [client for client in self._retired if client.in_flight > 0]
+        for client in idle:
+            await client.client.aclose()
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
@@ -250,9 +258,11 @@ class HttpTransport:
                 timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
                 follow_redirects=not endpoint.redirect_is_answer,
             )
-            if pool.is_rejection(client, answer):
-                message = f"a proxy rejected {request.path} with an empty 400"
-                raise APIConnectionError(message)
+            rejected = pool.is_rejection(client, answer)
+        if rejected:
+            await pool.close_retired()
+            message = f"a proxy rejected {request.path} with an empty 400"
+            raise APIConnectionError(message)
         return answer
 
     def _new_client(self) -> httpx.AsyncClient:
@@ -261,10 +271,22 @@ class HttpTransport:
         return client
 
     async def _keep_secrets_home(self, request: httpx.Request) -> None:
-        """Take the secrets out of a request that a redirect sends to somebody else."""
-        if _origin_of(str(request.url)) != self._origin:
-            for name in (_KEY_HEADER, *self._private):
-                request.headers.pop(name, None)
+        """Take the secrets out of a request that a redirect sends to somebody else.
+
+        Raises:
+            ConfigurationError: It would take content there: a prompt, say.
+        """
+        target = _origin_of(str(request.url))
+        if target == self._origin:
+            return
+        if request.method != "GET":
+            elsewhere = f"{target[0]}://{target[1]}"
+            message = (
+                f"{self._base_url} redirects to {elsewhere}: use that as base_url if it is right"
+            )
+            raise ConfigurationError(message)
+        for name in (*_SECRET_HEADERS, *self._private):
+            request.headers.pop(name, None)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -504,6 +504,36 @@ async def test_a_stream_that_fails_does_not_show_its_signature() -> None:
             pass
 
 
+@pytest.mark.parametrize("status", [307, 308])
+async def test_content_is_redirected_to_nobody_else(status: int) -> None:
+    requests: list[httpx.Request] = []
+
+    async def redirect(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(status, headers={"Location": "https://service/base/x"})
+
+    async with serving(redirect) as transport:
+        with pytest.raises(ConfigurationError, match="redirects to https://service"):
+            await transport.attempt(call(content=b"prompt"), {})
+    assert 1 == len(requests)
+
+
+async def test_an_access_token_is_redirected_to_nobody_else() -> None:
+    requests: list[httpx.Request] = []
+
+    async def redirect(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        if request.url.host == "storage":
+            return httpx.Response(200, json={})
+        return httpx.Response(302, headers={"Location": "http://storage/x"})
+
+    item = endpoint.GET_AUDIT_LOG
+    async with serving(redirect) as transport:
+        headers = {"X-Tinker-Weights-Access-Token": "very-secret"}
+        await transport.attempt(Request(item, item.path, headers=headers), {})
+    assert [True, False] == ["very-secret" in item.headers.values() for item in requests]
+
+
 # --- pools --------------------------------------------------------------------------------------
 
 
