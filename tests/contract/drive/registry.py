@@ -88,7 +88,7 @@ def sessions_and_samplers_are_found(drive: Drive) -> None:
 def an_archive_holds_an_adapter(drive: Drive) -> None:
     rest = _rest(drive)
     answer = rest.get_checkpoint_archive_url_from_tinker_path(drive.kept["sampler_path"]).result()
-    assert answer.expires > datetime.now(UTC)
+    assert answer.expires.replace(tzinfo=UTC) > datetime.now(UTC)
     with urllib.request.urlopen(answer.url, timeout=30) as response:  # noqa: S310 - the service's
         content = io.BytesIO(response.read())
     with tarfile.open(fileobj=content) as archive:
