@@ -1,10 +1,10 @@
 """Drive a service with whatever ``import tinker`` gives, and report each step as JSON.
 
-    PYTHON -m tests.contract.drive BASE_URL --out FILE [--install [--old-service]]
+    PYTHON -m tests.contract.drive BASE_URL --out FILE [--install [--generations G,…]]
 
 Under the interpreter of an upstream SDK it drives with that; with ``--install`` it drives with this
-package under upstream's name, and makes the calls of both generations, or only the older one's
-where the service knows no others.
+package under upstream's name, and makes the calls of both generations, or of the one that the
+service knows.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from tests.contract.drive import plan
 STEPS = ("training", "sampling", "registry")
 
 
-def _module(*, install: bool, old_service: bool) -> tuple[Any, frozenset[str]]:
+def _module(*, install: bool) -> tuple[Any, frozenset[str]]:
     if install:
         importlib.import_module("tinker_ray").install()
-        generations = {plan.OLD} if old_service else {plan.OLD, plan.NEW}
-        return importlib.import_module("tinker"), frozenset(generations)
+        return importlib.import_module("tinker"), frozenset({plan.OLD, plan.NEW})
     version = importlib.metadata.version("tinker")
     generation = plan.OLD if version.startswith("0.6.") else plan.NEW
     return importlib.import_module("tinker"), frozenset({generation})
@@ -39,12 +38,14 @@ def main() -> None:
     parser.add_argument("base_url")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--install", action="store_true")
-    parser.add_argument("--old-service", action="store_true")
+    parser.add_argument("--generations", type=lambda text: frozenset(text.split(",")))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # deprecations of the newer generation
     os.environ["TINKER_API_KEY"] = "tml-drive"
     os.environ["TINKER_BASE_URL"] = arguments.base_url
-    tinker, generations = _module(install=arguments.install, old_service=arguments.old_service)
+    tinker, generations = _module(install=arguments.install)
+    if arguments.generations:
+        generations &= arguments.generations
     for name in STEPS:
         importlib.import_module(f"tests.contract.drive.{name}")
     drive = plan.Drive(tinker, generations, arguments.base_url)
