@@ -54,6 +54,8 @@ class Scheduler:
         The first one is taken whatever its length.
         """
         jobs: list[Job] = []
+        if not self.waiting:
+            return jobs
         num_rows = len(self.rows) + len(self.ready)
         longest = _longest([*self.rows, *self.ready])
         num_tokens = 0
