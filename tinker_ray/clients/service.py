@@ -136,12 +136,12 @@ class ServiceClient(ModelMaking):
 
     def __exit__(
         self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """Close, and tell the service how it ended."""
-        self.close(_status(exception_type), exception_type.__name__ if exception_type else None)
+        self.close(_status(exc_type), exc_type.__name__ if exc_type else None)
 
     async def __aenter__(self) -> Self:
         """Give the client."""
@@ -149,13 +149,13 @@ class ServiceClient(ModelMaking):
 
     async def __aexit__(
         self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """Close, and tell the service how it ended."""
-        detail = exception_type.__name__ if exception_type else None
-        await self.close_async(_status(exception_type), detail)
+        detail = exc_type.__name__ if exc_type else None
+        await self.close_async(_status(exc_type), detail)
 
     # --- other clients --------------------------------------------------------------------------
 
