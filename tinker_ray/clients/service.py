@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from tinker_ray.clients import copies
@@ -90,7 +89,7 @@ class ServiceClient(ModelMaking):
 
     def _adopt(self, session: ClientSession) -> None:
         self._session = session
-        atexit.register(self._session.close, "success")
+        session.close_at_exit()
 
     def __repr__(self) -> str:
         """Show the service."""
@@ -121,13 +120,11 @@ class ServiceClient(ModelMaking):
         Returns:
             A future that is done: upstream's scripts await it or ask for its result.
         """
-        atexit.unregister(self._session.close)
         self._session.close(status, detail)
         return APIFuture.of(None)
 
     async def close_async(self, status: CloseStatus = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""
-        atexit.unregister(self._session.close)
         await APIFuture.start(self._session.aclose(status, detail))
 
     def __enter__(self) -> Self:
