@@ -23,6 +23,7 @@ from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
 from actors.training import SLOTS, TrainingActor
+from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry import export, names
 from tinker_ray.telemetry.trace import span
@@ -107,7 +108,7 @@ class Shell(ABC):
     ) -> Any:  # noqa: ANN401
         """Run a method of the plain object."""
         attributes = {names.ACTOR: type(self).__name__, names.METHOD: method}
-        with span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
+        with carried(carrier), span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
             try:
                 return await getattr(self._living(), method)(*arguments)
             except Exception as error:  # noqa: BLE001 - the border
