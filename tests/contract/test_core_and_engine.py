@@ -19,7 +19,7 @@ from tests.fakes.running_engine import Running
 from tinker_ray import errors
 from tinker_ray.config import Secret, Settings
 from tinker_ray.core.connection import connect
-from tinker_ray.core.download import Download
+from tinker_ray.core.download import download_checkpoint
 from tinker_ray.core.link import Link
 from tinker_ray.core.operation import ForwardBackward, OptimStep, SaveForSampler, SaveState
 from tinker_ray.core.runtime import LocalRuntime
@@ -43,6 +43,8 @@ from tinker_ray.types import (
 from tinker_ray.wire.chunking import join
 from tinker_ray.wire.request import SampleRequest
 
+SETTINGS = Settings(api_key=Secret("tml-tests"), base_url="http://engine")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
@@ -60,8 +62,7 @@ class World:
 
     async def open(self) -> None:
         await self.running.start()
-        settings = Settings(api_key=Secret("tml-tests"), base_url="http://engine")
-        self.link = await connect(settings, transport=self.transport)
+        self.link = await connect(SETTINGS, transport=self.transport)
         session_id = await create_session(self.link, tags=(), user_metadata=None)
         self.runtime = LocalRuntime(self.link, SessionCore(self.link, session_id))
 
@@ -264,18 +265,15 @@ async def test_an_archive_is_downloaded_and_verified(
         model = await opened.model()
         training = await opened.runtime.open_training(model)
         saved = await training.run(SaveState(1, "a"))
-        registry = opened.runtime.registry
-        checkpoint = saved.path.removeprefix(f"tinker://{model.model_id}/")
-
-        async def find() -> str:
-            found = await registry.get_checkpoint_archive_url(model.model_id, checkpoint)
-            return str(found.url)
-
-        transport = opened.link.transport
-        assert isinstance(transport, HttpTransport)
         target = tmp_path / "archive.tar"
-        download = Download(transport, opened.link.clock, find, target)
-        found = await download.run()
+        found = await download_checkpoint(
+            SETTINGS,
+            opened.runtime.flags,
+            opened.runtime.registry,
+            saved.path,
+            target,
+            transport=opened.transport,
+        )
         assert found.verified
         assert target.stat().st_size == found.num_bytes > 1000
 
