@@ -26,6 +26,7 @@ from actors.training import SLOTS, TrainingActor
 from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry import export, names
+from tinker_ray.telemetry.log import start_log
 from tinker_ray.telemetry.trace import span
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Shell(ABC):
     component: ClassVar[str]
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - of the plain class
+        start_log()
         export.start_export(self.component)
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None

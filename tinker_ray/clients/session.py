@@ -23,6 +23,7 @@ from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.reporter import Reporter
 from tinker_ray.errors import StaleHandleError, TinkerError
 from tinker_ray.telemetry import export
+from tinker_ray.telemetry.log import start_log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -94,6 +95,7 @@ class ClientSession:
         engine: Callable[[Settings], tuple[Settings, EmbeddedEngine | None]] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        start_log()
         export.start_export("driver")
         self.settings = settings
         self.user_metadata = user_metadata
