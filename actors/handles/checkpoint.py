@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from tinker_ray.config import Secret
 from tinker_ray.core.registry import RegistryCore
-from tinker_ray.core.sdk_method import carry
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ class CheckpointHandle:
             self._remote = self._start()
         if name.startswith(_READING):
             return await self._remote.call_until_answered(
-                "fetch", lambda: (name, arguments), carry(inject())
+                "fetch", lambda: (name, arguments), inject()
             )
-        return await self._remote.call("fetch", name, arguments, carrier=carry(inject()))
+        return await self._remote.call("fetch", name, arguments, carrier=inject())
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """End the actor; idempotent."""

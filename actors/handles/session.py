@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tinker_ray.core.sdk_method import carry
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
@@ -254,7 +253,7 @@ class SessionHandle:
         return found
 
     async def _again(self, method: str, *arguments: Any, traced: bool = True) -> Any:  # noqa: ANN401
-        carrier = carry(inject()) if traced else None
+        carrier = inject() if traced else None
         return await self.remote.call_until_answered(method, lambda: arguments, carrier)
 
 

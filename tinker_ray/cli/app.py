@@ -12,18 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tinker_ray.cli import (
-    auth,
-    billing,
-    checkpoint,
-    model,
-    run,
-    serve,
-    session,
-    status,
-    train,
-    version,
-)
+from tinker_ray.cli import checkpoint, model, run, serve, session, train, version
 from tinker_ray.cli.command import remember
 from tinker_ray.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, explain
 from tinker_ray.errors import TinkerError
@@ -57,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, train, run, checkpoint, session, model, auth, billing, status, version):
+for command in (serve, train, run, checkpoint, session, model, version):
     command.register(app)
 
 

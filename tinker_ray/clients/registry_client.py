@@ -5,6 +5,7 @@ Clients of one service and one credential share their connections in a process, 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -94,7 +95,7 @@ def shared_session(
         session = _SHARED.get(key)
         if session is None or session.has_lost_engine:
             session = _SHARED[key] = ClientSession(settings, engine=engine)
-            session.close_at_exit()
+            atexit.register(session.close, "success")
     return session
 
 

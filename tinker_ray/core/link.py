@@ -151,8 +151,7 @@ class Link:
         started = self.clock.now()
         response = await self.send(endpoint, body, headers=headers)
         promise = validate(response, Promise)
-        promise.roundtrip_s = self.clock.now() - started
-        return promise
+        return promise.model_copy(update={"roundtrip_s": self.clock.now() - started})
 
     def report(self, name: str, data: dict[str, object], severity: EventSeverity) -> None:
         """Let the service's telemetry hear of an event, if it is wanted there."""

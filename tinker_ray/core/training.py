@@ -18,7 +18,6 @@ from tinker_ray.core.gathering import Gathering
 from tinker_ray.core.operation import ForwardBackward
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.queue_log import QueueLog
-from tinker_ray.core.sdk_method import carried
 from tinker_ray.core.turnstile import Turnstile
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
@@ -133,8 +132,7 @@ class TrainingCore:
             names.MODEL_ID: self.model_id,
             names.SEQ_ID: operation.seq,
         }
-        name = operations.span_name(operation)
-        with carried(carrier), span(name, attributes=attributes, carrier=carrier):
+        with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
             group = self._group(operation)
             await self._gathering.meet(operation.seq, group)
             async with self._turnstile.turn(operation.seq, group):

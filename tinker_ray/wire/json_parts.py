@@ -113,7 +113,7 @@ def tensor_from_json(value: object, where: str) -> TensorData:
     """
     fields = typed(value, dict, where)
     dtype = fields.get("dtype")
-    if dtype not in {"int64", "float32"}:
+    if dtype not in ("int64", "float32"):  # a tuple: what cannot be hashed may stand here too
         raise WireFormatError(
             f"unknown dtype {dtype!r}: use int64 or float32", field=f"{where}.dtype"
         )

@@ -115,6 +115,8 @@ WRONG_SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     "negative temperature": ({"sampling_params": {"temperature": -1}}, "temperature"),
     "top_p above 1": ({"sampling_params": {"top_p": 1.5}}, "top_p"),
     "top_p 0": ({"sampling_params": {"top_p": 0}}, "top_p"),
+    "huge top_k": ({"sampling_params": {"top_k": 10**400}}, "top_k"),
+    "huge max_tokens": ({"sampling_params": {"max_tokens": 2**63}}, "max_tokens"),
     "top_k 0": ({"sampling_params": {"top_k": 0}}, "top_k"),
     "negative max_tokens": ({"sampling_params": {"max_tokens": -1}}, "max_tokens"),
     "max_tokens no number": ({"sampling_params": {"max_tokens": "many"}}, "max_tokens"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ def services() -> Iterator[Services]:
     made = Services()
     yield made
     for session in made.sessions:
+        atexit.unregister(session.close)
         session.close("success")
 
 

@@ -509,3 +509,12 @@ def test_an_old_snapshot_keeps_its_logprobs_after_later_steps_and_a_restart(
     assert before == content(sampler.submit(job(PROMPT, load_adapter(tmp_path / "old"))).result(20))
     new = trainer.snapshot("m").result()
     assert before != content(sampler.submit(job(PROMPT, new)).result(20))
+
+
+def test_a_request_that_breaks_the_first_draw_is_answered_and_the_next_is_drawn(
+    sampler: Sampler,
+) -> None:
+    broken = sampler.submit(job(top_k=10**400))
+    with pytest.raises(EngineError):
+        broken.result(20)
+    assert len(only(sampler.submit(job())).tokens) == 8

@@ -175,7 +175,14 @@ class Sampler:
                     message = f"the prompt's run failed: {type(error).__name__}: {error}"
                     self._fail(batch, EngineError(message))
             else:
-                self._begin(batch, run)
+                self._begin_or_fail(batch, run)
+
+    def _begin_or_fail(self, jobs: list[Job], run: PromptRun) -> None:
+        try:
+            self._begin(jobs, run)
+        except Exception as error:  # noqa: BLE001 - no list holds these jobs: answer them here
+            message = f"the first draw failed: {type(error).__name__}: {error}"
+            self._fail(jobs, EngineError(message))
 
     def _begin(self, jobs: list[Job], run: PromptRun) -> None:
         """Draw the first token of each sequence; those that go on want a row."""

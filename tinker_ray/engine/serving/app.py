@@ -109,8 +109,7 @@ async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG
     if first["type"] == "json_invalid":
         field = "body"
     reason = first.get("ctx", {}).get("error", "") if field == "body" else ""
-    problem = first["msg"].removeprefix("Value error, ")
-    message = f"{problem}: {reason}" if reason else problem
+    message = f"{first['msg']}: {reason}" if reason else first["msg"]
     return _refusal(_UNPROCESSABLE, f"{field}: {message}", field)
 
 

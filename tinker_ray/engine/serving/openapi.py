@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tinker_ray.wire import codec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastapi import FastAPI
 
 _REF = "#/components/schemas/{model}"
@@ -364,9 +366,33 @@ def _add_bodies(schema: dict[str, Any]) -> None:
 
 def _allow_nulls(schema: dict[str, Any]) -> None:
     """Say of requests what they do: a null is a key that is not there."""
-    for name, component in schema["components"]["schemas"].items():
-        if name.endswith("Request"):
-            required = component.get("required", [])
-            for key, item in component.get("properties", {}).items():
-                if key not in required:
-                    component["properties"][key] = {"anyOf": [item, {"type": "null"}]}
+    bodies = [
+        operation["requestBody"]
+        for path in schema["paths"].values()
+        for operation in path.values()
+        if "requestBody" in operation
+    ]
+    components = schema["components"]["schemas"]
+    for name in _referred(bodies, components):
+        required = components[name].get("required", [])
+        for key, item in components[name].get("properties", {}).items():
+            if key not in required:
+                components[name]["properties"][key] = {"anyOf": [item, {"type": "null"}]}
+
+
+def _referred(value: object, components: Mapping[str, Any]) -> set[str]:
+    """Name the components that a description refers to, and those that they refer to."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case {"$ref": str(reference)}:
+                name = reference.rpartition("/")[2]
+                if name not in found:
+                    found.add(name)
+                    waiting.append(components[name])
+            case dict(fields):
+                waiting.extend(fields.values())
+            case list(items):
+                waiting.extend(items)
+    return found

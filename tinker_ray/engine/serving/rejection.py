@@ -5,12 +5,16 @@ Knows nothing of FastAPI: :mod:`tinker_ray.engine.serving.app` turns it into an 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tinker_ray.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_PLACE = re.compile(r"(?:[a-z]+[_.\[][^\s:]*|[a-z]+(?=:)|(?:data|graph|inputs)\b)")
+"""The place in a request that a message begins with, such as ``data[3].model_input``."""
 
 
 class RequestRejected(EngineError):  # noqa: N818 - an event, answered and not raised to users
@@ -34,6 +38,14 @@ class RequestRejected(EngineError):  # noqa: N818 - an event, answered and not r
         self.field = field
         self.status_code = status_code
         self.headers = dict(headers or {})
+
+
+def rejected(error: EngineError) -> RequestRejected:
+    """Make the rejection of what the engine below refused: its message begins with the place."""
+    place = _PLACE.match(error.message)
+    rejection = RequestRejected(error.message)
+    rejection.field = "" if place is None else place.group()
+    return rejection
 
 
 def not_found(message: str, field: str) -> RequestRejected:

@@ -8,11 +8,14 @@ refused. Knows nothing of what the values refer to.
 from __future__ import annotations
 
 import json
+import re
+from datetime import date
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +29,8 @@ from tinker_ray.types import AdamParams, LoraConfig
 
 MAX_INT64 = 2**63 - 1
 _MAX_METADATA_BYTES = 64 << 10
+_WHOLE = re.compile(r"-?\d{1,40}\Z")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def _fits(value: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +44,24 @@ def _fits(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _is_written_out(value: object) -> object:
+    """Refuse numbers, which would be read as seconds since 1970."""
+    if not isinstance(value, str) or _DAY.match(value) is None:
+        raise ValueError("is not written as in RFC 3339")
+    return value
+
+
+def _is_whole(value: object) -> object:
+    """Refuse what only looks like a whole number, such as 3.0."""
+    if isinstance(value, str) and _WHOLE.match(value) is None:
+        raise ValueError("is not a whole number")
+    return value
+
+
+PageNumber: TypeAlias = Annotated[int, Field(ge=0, le=MAX_INT64), BeforeValidator(_is_whole)]
+"""In a query, where everything is text."""
+Day: TypeAlias = Annotated[date, BeforeValidator(_is_written_out)]
+Moment: TypeAlias = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_written_out)]
 Name: TypeAlias = Annotated[str, Field(max_length=512)]
 Text: TypeAlias = Annotated[str, Field(max_length=8192)]
 Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_fits)]

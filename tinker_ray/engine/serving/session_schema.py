@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from tinker_ray.engine.serving.schema import (
     MAX_INT64,
     Count,
     Metadata,
+    Moment,
     Name,
     Request,
     Text,
@@ -97,7 +98,7 @@ SessionStatusQuery: TypeAlias = Annotated[StatusQuery | FinishedQuery, Field(dis
 class SearchCursor(Request):
     """The last session of a page."""
 
-    last_created_at: Annotated[AwareDatetime, Field(strict=False)]
+    last_created_at: Moment
     last_session_id: Name
 
 
@@ -173,7 +174,3 @@ class TelemetryRequest(Request):
     sdk_version: Name = ""
     session_id: Name = ""
     process_uuid: Name | None = None
-
-
-class EmptyRequest(Request):
-    """POST auth/token."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinker_ray.engine.sampling.sequence import SampleJob, check_request
-from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.serving.rejection import RequestRejected, rejected
 from tinker_ray.engine.store.encryption import read_recipients
 from tinker_ray.engine.training.batch import prepare_batch, prepare_custom_batch
 from tinker_ray.engine.training.datum_check import Limits
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_LIMIT = 2**63
 MIN_TTL_S = 3600
 MAX_TTL_S = 10 * 365 * 24 * 3600
 
@@ -83,7 +84,7 @@ def training_batch(
     except RequestRejected:
         raise
     except EngineError as error:
-        raise RequestRejected(error.message) from error
+        raise rejected(error) from error
 
 
 def _loss_id(config: Mapping[str, float | str]) -> str:
@@ -123,7 +124,7 @@ def sample_job(request: SampleRequest, base: BaseModel, *, max_sequences: int) -
     try:
         check_request(job, base)
     except EngineError as error:
-        raise RequestRejected(error.message) from error
+        raise rejected(error) from error
     return job
 
 
@@ -150,10 +151,10 @@ def _prompt(prompt: ModelInput, base: BaseModel) -> npt.NDArray[np.int64]:
 
 def _sampling_params(params: SamplingParams, base: BaseModel) -> None:
     wrong = {
-        "max_tokens": params.max_tokens is not None and params.max_tokens < 0,
+        "max_tokens": params.max_tokens is not None and not 0 <= params.max_tokens < _LIMIT,
         "temperature": not math.isfinite(params.temperature) or params.temperature < 0,
         "top_p": not 0 < params.top_p <= 1,
-        "top_k": params.top_k != -1 and params.top_k < 1,
+        "top_k": params.top_k != -1 and not 1 <= params.top_k < _LIMIT,
         "seed": params.seed is not None and not -(2**63) <= params.seed < 2**64,
     }
     for key, is_wrong in wrong.items():

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
 from tinker_ray.engine.serving.openapi import ApiKeyInfo, IssuedToken, told
 from tinker_ray.engine.serving.route import JsonRoute
-from tinker_ray.engine.serving.session_schema import EmptyRequest
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -15,7 +14,7 @@ _ORGANIZATION = "tinker-ray engine"
 
 
 @router.post("/auth/token", responses=told(IssuedToken))
-async def issue_token(request: Request, body: EmptyRequest | None = None) -> Response:  # noqa: ARG001
+async def issue_token(request: Request) -> Response:
     """Exchange the credential of the request for a token that expires."""
     credential = request.headers.get("x-api-key", "").encode("latin-1")
     return json_answer({"jwt": host_of(request).admission.issue(credential)})

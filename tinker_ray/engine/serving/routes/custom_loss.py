@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from tinker_ray.engine.serving.answer import caller_of, host_of, promise_answer
 from tinker_ray.engine.serving.openapi import PromiseAnswer, told
 from tinker_ray.engine.serving.operation import json_outcome
-from tinker_ray.engine.serving.rejection import RequestRejected
+from tinker_ray.engine.serving.rejection import rejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import CreateCustomLossRequest
 from tinker_ray.engine.serving.training_runs import CREATION_SEQ
@@ -39,7 +39,7 @@ async def create_custom_loss(body: CreateCustomLossRequest, request: Request) ->
     try:
         host.losses.add(row)
     except EngineError as error:
-        raise RequestRejected(error.message) from error
+        raise rejected(error) from error
     promise = host.promises.open_training(_KIND, loss_id, CREATION_SEQ, owner)
     outcome = json_outcome({"loss_id": loss_id, "type": _KIND})
     await host.promises.settle_training(promise, outcome)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
 from tinker_ray.engine.serving.audit import CHECKPOINT, ORGANIZATION, PROJECT
 from tinker_ray.engine.serving.openapi import AuditLog, BillingUsage, CheckpointStorage, told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.schema import Day, Moment
 from tinker_ray.engine.serving.usage_report import checkpoint_storage_of, usage_events
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _LONGEST = timedelta(days=14)
 async def audit_log(
     request: Request,
     event_type: Literal["all", "checkpoints", "projects", "teams", "organizations"] = "all",
-    day: date | None = None,
+    day: Day | None = None,
 ) -> Response:
     """Tell what was done in a day of UTC, by default today."""
     host = host_of(request)
@@ -58,8 +58,8 @@ def _entry(row: AuditRow) -> dict[str, Any]:
 @router.get("/billing/usage/events", responses=told(BillingUsage, 400))
 async def billing_usage(
     request: Request,
-    starting_on: Annotated[AwareDatetime, Query()],
-    ending_before: Annotated[AwareDatetime, Query()],
+    starting_on: Annotated[Moment, Query()],
+    ending_before: Annotated[Moment, Query()],
 ) -> Response:
     """Tell what the caller used, by the hour; nothing here costs anything."""
     host = host_of(request)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, record_answer
 from tinker_ray.engine.serving.generation import lists_exports
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import not_found
 from tinker_ray.engine.serving.route import JsonRoute
-from tinker_ray.engine.serving.schema import MAX_INT64
+from tinker_ray.engine.serving.schema import PageNumber
 from tinker_ray.types import (
     Checkpoint,
     CheckpointsListResponse,
@@ -27,15 +27,14 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=JsonRoute)
 
-Number = Annotated[int, Query(ge=0, le=MAX_INT64)]
 AccessScope = Literal["owned", "accessible"]
 
 
 @router.get("/training_runs", responses=told(TrainingRunsResponse))
 async def list_training_runs(
     request: Request,
-    limit: Number = 20,
-    offset: Number = 0,
+    limit: PageNumber = 20,
+    offset: PageNumber = 0,
     access_scope: AccessScope = "owned",  # noqa: ARG001 - what may be seen is owned
     project_id: str | None = None,
 ) -> Response:
@@ -79,7 +78,9 @@ async def list_run_checkpoints(run_id: str, request: Request) -> Response:
 
 
 @router.get("/checkpoints", responses=told(CheckpointsListResponse))
-async def list_checkpoints(request: Request, limit: Number = 100, offset: Number = 0) -> Response:
+async def list_checkpoints(
+    request: Request, limit: PageNumber = 100, offset: PageNumber = 0
+) -> Response:
     """List all checkpoints of the caller, newest first."""
     host, owner = host_of(request), caller_of(request).owner
     rows = host.ledger.checkpoints.page(owner, host.now(), limit=limit, offset=offset)

@@ -18,7 +18,7 @@ from tinker_ray.engine.serving.answer import (
 )
 from tinker_ray.engine.serving.openapi import Beat, OpenedSession, TraceExport, told
 from tinker_ray.engine.serving.route import JsonRoute
-from tinker_ray.engine.serving.schema import MAX_INT64
+from tinker_ray.engine.serving.schema import PageNumber
 from tinker_ray.engine.serving.session_schema import (
     CreateSessionRequest,
     FinishSessionRequest,
@@ -115,8 +115,8 @@ async def move_session(session_id: str, body: MoveSessionRequest, request: Reque
 @router.get("/sessions", responses=told(ListSessionsResponse))
 async def list_sessions(
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=MAX_INT64)] = 20,
-    offset: Annotated[int, Query(ge=0, le=MAX_INT64)] = 0,
+    limit: PageNumber = 20,
+    offset: PageNumber = 0,
     access_scope: _AccessScope = "owned",  # noqa: ARG001 - what may be seen is owned
 ) -> Response:
     """List sessions, newest first."""

@@ -54,7 +54,7 @@ def broadcast(args: Arguments, kwargs: Mapping[str, Any]) -> int:
 
 
 def product(args: Arguments, kwargs: Mapping[str, Any]) -> int:
-    """Bound what gives something for each pair of cells, as an outer product does."""
+    """Bound an outer product."""
     return math.prod(tensor.numel() for tensor in tensors_in((args, kwargs)))
 
 
@@ -95,16 +95,14 @@ def ranged(args: Arguments, kwargs: Mapping[str, Any]) -> int:
 
 def expanded(args: Arguments, kwargs: Mapping[str, Any]) -> int:
     """Bound a tensor that is repeated to a given size; -1 keeps a dimension."""
-    shape = args[0].shape
+    numel = args[0].numel()
     sizes = _whole_numbers(kwargs.get("size", args[1:]))
-    kept = [1] * (len(sizes) - len(shape)) + list(shape)
-    return math.prod(old if size == -1 else size for size, old in zip(sizes, kept, strict=True))
+    return math.prod(numel if size == -1 else size for size in sizes)
 
 
 def repeated(args: Arguments, kwargs: Mapping[str, Any]) -> int:
     """Bound a tensor that is repeated a number of times."""
-    given = [value for key, value in kwargs.items() if key not in {"dim", "output_size"}]
-    times = _whole_numbers((args[1:], given))
+    times = _whole_numbers((args[1:], list(kwargs.values())))
     return int(args[0].numel()) * math.prod(max(1, number) for number in times)
 
 
