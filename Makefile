@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ruff mypy layers architecture fmt bench chaos fuzz install clean
+.PHONY: help demo test check ruff mypy layers architecture fmt bench chaos docs fuzz install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -56,6 +56,9 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
 	@$(BIN)/pytest -m "chaos or soak" tests/chaos
+
+docs: .venv/.installed-dev ## write docs/compatibility.md from the code and upstream's record
+	@$(BIN)/python -m docs.generate_compatibility
 
 fuzz: .venv/.installed-dev ## thousands of malformed requests for the engine
 	@$(BIN)/pytest -m soak tests/contract/engine/test_fuzz.py

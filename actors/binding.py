@@ -23,8 +23,10 @@ from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
 from actors.training import SLOTS, TrainingActor
+from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry import export, names
+from tinker_ray.telemetry.log import start_log
 from tinker_ray.telemetry.trace import span
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Shell(ABC):
     component: ClassVar[str]
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - of the plain class
+        start_log()
         export.start_export(self.component)
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
@@ -107,7 +110,7 @@ class Shell(ABC):
     ) -> Any:  # noqa: ANN401
         """Run a method of the plain object."""
         attributes = {names.ACTOR: type(self).__name__, names.METHOD: method}
-        with span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
+        with carried(carrier), span(names.ACTOR_CALL, attributes=attributes, carrier=carrier):
             try:
                 return await getattr(self._living(), method)(*arguments)
             except Exception as error:  # noqa: BLE001 - the border

@@ -7,6 +7,7 @@ a process that receives settings from another one resolves its own key.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -283,12 +284,21 @@ def _first(*names: str) -> str:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
 
 
+def log_level() -> int | None:
+    """The level that ``TINKER_LOG`` asks for, ``debug`` or ``info``; None for anything else."""
+    levels = {"debug": logging.DEBUG, "info": logging.INFO}
+    return levels.get(os.environ.get("TINKER_LOG", "").strip().lower())
+
+
 def telemetry_environment() -> dict[str, str]:
-    """The ``OTEL_*`` variables of this process, less those that may hold credentials."""
+    """What this process tells of itself, for processes that are to do the same.
+
+    ``TINKER_LOG`` and the ``OTEL_*`` variables, less those that may hold credentials.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("OTEL_") and not name.endswith("HEADERS")
+        if name == "TINKER_LOG" or (name.startswith("OTEL_") and not name.endswith("HEADERS"))
     }
 
 

@@ -15,7 +15,7 @@ The upper part of the tree has upstream's names and ``isinstance`` relations, th
        ├─ RequestFailedError                the service accepted the operation, then it failed
        ├─ ConfigurationError                a setting that cannot work, and what to change
        ├─ ActorLostError                    an actor died and its work cannot be done again
-       ├─ StaleHandleError                  a handle to something that was closed or replaced
+       ├─ StaleHandleError                  to something closed or replaced; a RuntimeError too
        ├─ PoisonedClientError               an earlier custom loss failed; a RuntimeError too
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
@@ -303,8 +303,11 @@ class ActorLostError(TinkerError):
         self.actor = actor
 
 
-class StaleHandleError(TinkerError):
-    """A handle or client whose owner was closed or replaced."""
+class StaleHandleError(TinkerError, RuntimeError):
+    """A handle or client whose owner was closed or replaced.
+
+    Also a ``RuntimeError``, which is what upstream raises when a closed client is used.
+    """
 
 
 class PoisonedClientError(TinkerError, RuntimeError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinker_ray.config import Secret
 from tinker_ray.core.registry import RegistryCore
+from tinker_ray.core.sdk_method import carry
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class CheckpointHandle:
             self._remote = self._start()
         if name.startswith(_READING):
             return await self._remote.call_until_answered(
-                "fetch", lambda: (name, arguments), inject()
+                "fetch", lambda: (name, arguments), carry(inject())
             )
-        return await self._remote.call("fetch", name, arguments, carrier=inject())
+        return await self._remote.call("fetch", name, arguments, carrier=carry(inject()))
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """End the actor; idempotent."""

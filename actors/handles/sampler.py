@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.sampler import SampleItem
+from tinker_ray.core.sdk_method import carry
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
@@ -100,7 +101,7 @@ class SamplerPoolHandle:
             TinkerError: The request was refused, failed or lost.
         """
         key = f"{self._prefix}-{next(self._numbers)}"
-        item = SampleItem(request, retry, inject() if carrier is None else dict(carrier), key)
+        item = SampleItem(request, retry, carry(inject() if carrier is None else carrier), key)
         sample = _Sample(item, asyncio.get_running_loop().create_future())
         self._open.add(sample)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tinker_ray.core.sdk_method import carry
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class SessionHandle:
         return found
 
     async def _again(self, method: str, *arguments: Any, traced: bool = True) -> Any:  # noqa: ANN401
-        carrier = inject() if traced else None
+        carrier = carry(inject()) if traced else None
         return await self.remote.call_until_answered(method, lambda: arguments, carrier)
 
 

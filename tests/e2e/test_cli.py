@@ -1,17 +1,25 @@
-"""The command line as a process, against a real engine process."""
+"""The command line against a real engine process, as a process where that matters."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from peft import PeftConfig
+from safetensors import safe_open
+from typer.testing import CliRunner
 
 from tests.fakes.served import Served
 from tinker_ray import AdamParams, Datum, ModelInput, ServiceClient, TensorData
+from tinker_ray.cli.app import app
 from tinker_ray.engine.tiny_adder import NAME
 
 if TYPE_CHECKING:
@@ -42,13 +50,16 @@ def trained(engine: Served) -> tuple[str, list[str]]:
         return training.model_id, paths
 
 
-def command(engine: Served, *arguments: str, key: str | None = "tml-any") -> tuple[int, str, str]:
+def command(
+    engine: Served, *arguments: str, key: str | None = "tml-any", answer: str = "", **more: str
+) -> tuple[int, str, str]:
     """Run ``tinker-ray ARGUMENTS``; return its exit code and what it wrote."""
-    environment = os.environ | {"TINKER_BASE_URL": engine.url}
+    environment = os.environ | {"TINKER_BASE_URL": engine.url} | more
     if key is not None:
         environment["TINKER_API_KEY"] = key
     done = subprocess.run(
         [sys.executable, "-m", "tinker_ray.cli", *arguments],
+        input=answer,
         capture_output=True,
         text=True,
         env=environment,
@@ -59,9 +70,11 @@ def command(engine: Served, *arguments: str, key: str | None = "tml-any") -> tup
 
 
 def value(engine: Served, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-    code, output, errors = command(engine, "-f", "json", *arguments)
-    assert (0, "") == (code, errors)
-    return json.loads(output)
+    """Run a command that succeeds, in this process, which is cheaper; return what it reports."""
+    environment = {"TINKER_BASE_URL": engine.url, "TINKER_API_KEY": "tml-any"}
+    result = CliRunner().invoke(app, ["-f", "json", *arguments], env=environment)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def test_what_a_script_made_is_listed_and_shown(
@@ -102,6 +115,96 @@ def test_checkpoints_are_deleted_and_then_not_found(
     assert errors.startswith(f"Error: there is no checkpoint {first}")
 
 
+def test_a_checkpoint_is_downloaded_and_peft_reads_it(
+    engine: Served, trained: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    run_id, paths = trained
+    for path in paths[1:]:  # of training, and of a sampler
+        shown = value(engine, "checkpoint", "download", path, "-o", str(tmp_path))
+        folder = Path(shown["destination"])
+        sizes = [file.stat().st_size for file in folder.iterdir()]
+        assert shown["file_size_bytes"] == sum(sizes)
+        assert 4 == PeftConfig.from_pretrained(str(folder)).r
+        with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+            assert weights.keys()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(path.removeprefix("tinker://").replace("/", "_") for path in paths[1:])
+    code, _output, errors = command(engine, "checkpoint", "download", paths[1], "-o", str(tmp_path))
+    assert (1, True) == (code, "--force" in errors)
+    assert run_id in errors
+
+
+def test_a_checkpoint_is_published_and_expires(
+    engine: Served, trained: tuple[str, list[str]]
+) -> None:
+    path = trained[1][-1]
+
+    def shown() -> tuple[bool, bool]:
+        described = value(engine, "checkpoint", "info", path)
+        return described["public"], described["expires_at"] is not None
+
+    value(engine, "checkpoint", "publish", path)
+    value(engine, "checkpoint", "set-ttl", path, "--ttl", "3600")
+    assert (True, True) == shown()
+    value(engine, "checkpoint", "unpublish", path)
+    value(engine, "checkpoint", "set-ttl", path, "--remove")
+    assert (False, False) == shown()
+
+
+def test_a_trace_is_exported(
+    engine: Served, trained: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    session = trained[0].partition(":")[0]
+    file = tmp_path / "deep" / "trace.json"
+    shown = value(engine, "session", "export-trace", session, "-o", str(file))
+    assert file.stat().st_size == shown["file_size_bytes"]
+    assert json.loads(file.read_text())["traceEvents"]
+    shown = value(engine, "session", "export-trace", session, "--url-only")
+    assert shown["url"].startswith(engine.url)
+
+
+def test_usage_and_storage_are_reported(engine: Served, trained: tuple[str, list[str]]) -> None:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    span = [(now + timedelta(hours=shift)).isoformat() for shift in (-1, 1)]
+    usage = value(engine, "billing", "usage", *span)["data"]
+    assert "training" in {row["event_info"]["type"] for row in usage}
+    (storage,) = value(engine, "billing", "checkpoint-storage")["data"]
+    listed = value(engine, "checkpoint", "list", "--limit", "0")["checkpoints"]
+    assert len(listed) == storage["checkpoint_count"]
+
+
+def test_the_state_of_service_and_credentials_is_told(engine: Served) -> None:
+    assert {"credentials_available": True, "accessible": True} == value(engine, "auth", "status")
+    status = value(engine, "status")
+    assert {"base_url": engine.url, "reachable": True, "models": [NAME]} == status["service"]
+
+
+def test_a_service_that_is_not_there_is_told_at_once(engine: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nowhere = f"http://127.0.0.1:{server.getsockname()[1]}"
+    code, output, errors = command(engine, "auth", "status", "--base-url", nowhere)
+    assert (1, True) == (code, "Service accessible" in output)
+    assert "the service cannot be reached" in errors
+
+
+def test_a_key_is_stored_used_and_forgotten(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    with Served("--data", str(tmp_path / "data"), "--api-key", "tml-own") as served:
+        code, _output, errors = command(
+            served, "auth", "login", key=None, answer="tml-other\n", **home
+        )
+        assert (1, False) == (code, (tmp_path / ".tinker").exists())
+        assert "authentication failed" in errors
+        assert 0 == command(served, "auth", "login", key=None, answer="tml-own\n", **home)[0]
+        stored = tmp_path / ".tinker" / "credentials.json"
+        assert 0o600 == stat.S_IMODE(stored.stat().st_mode)
+        assert 0 == command(served, "run", "list", key=None, **home)[0]
+        code, output, _errors = command(served, "auth", "whoami", key=None, **home)
+        assert (0, True) == (code, "Organization" in output)
+        assert 0 == command(served, "auth", "logout", key=None, **home)[0]
+        assert 1 == command(served, "run", "list", key=None, **home)[0]
+
+
 def test_a_mistake_is_explained_without_a_traceback(engine: Served) -> None:
     code, output, errors = command(engine, "run", "info", "no-such-run")
     assert (1, "") == (code, output)
@@ -109,8 +212,8 @@ def test_a_mistake_is_explained_without_a_traceback(engine: Served) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_missing_key_is_explained(engine: Served) -> None:
-    code, output, errors = command(engine, "run", "list", key=None)
+def test_a_missing_key_is_explained(engine: Served, tmp_path: Path) -> None:
+    code, output, errors = command(engine, "run", "list", key=None, HOME=str(tmp_path))
     assert (1, "") == (code, output)
     assert "TINKER_API_KEY" in errors
     assert "Traceback" not in errors

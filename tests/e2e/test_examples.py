@@ -28,6 +28,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("03_rl.py", ("2",), "cluster", "reward"),
         ("04_custom_environment.py", ("2",), "local", "turns"),
         ("05_custom_loss.py", ("2",), "local", "preferred"),
+        ("06_drop_in.py", (), "local", "which is tinker_ray"),
     ],
 )
 def test_an_example_runs_and_says_something(
@@ -56,5 +57,6 @@ def test_every_example_is_run() -> None:
         "03_rl.py",
         "04_custom_environment.py",
         "05_custom_loss.py",
+        "06_drop_in.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tinker_ray.clients.api_future import APIFuture
-from tinker_ray.errors import NotFoundError, TinkerError
+from tinker_ray.errors import AuthenticationError, NotFoundError, TinkerError
 from tinker_ray.types import (
     Checkpoint,
+    CheckpointArchiveUrlResponse,
     CheckpointsListResponse,
     Cursor,
+    ExternalWeightsUrlsResponse,
     GetServerCapabilitiesResponse,
     GetSessionResponse,
     ListSessionsResponse,
@@ -20,15 +22,20 @@ from tinker_ray.types import (
     SupportedModel,
     TrainingRun,
     TrainingRunsResponse,
+    WeightsInfoResponse,
+    WhoamiResponse,
 )
+from tinker_ray.types.service import SelfApiKeyResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tinker_ray.clients.admin import AdminClient
     from tinker_ray.clients.rest import RestClient
     from tinker_ray.clients.service import ServiceClient
 
 T = TypeVar("T")
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
@@ -61,6 +68,9 @@ class FakeRest:
     """Holds what a service would; names in ``failing`` raise instead.
 
     Attributes:
+        files: Of every export.
+        expires: When the addresses of its files do.
+        archives: Whether the service gives archives out.
         calls: Each call's name and arguments.
     """
 
@@ -68,6 +78,9 @@ class FakeRest:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     sessions: dict[str, GetSessionResponse] = field(default_factory=dict)
     models: list[SupportedModel] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    expires: datetime = NEVER
+    archives: bool = True
     failing: dict[str, BaseException] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -141,6 +154,54 @@ class FakeRest:
             lambda: GetServerCapabilitiesResponse(supported_models=self.models),
         )
 
+    def whoami(self) -> APIFuture[WhoamiResponse]:
+        return self._answer(
+            "whoami",
+            {},
+            lambda: WhoamiResponse(user_urn="u", org_urn="tml:organization:o", email="me@x.org"),
+        )
+
+    def get_weights_info_by_tinker_path(self, path: str) -> APIFuture[WeightsInfoResponse]:
+        def answer() -> WeightsInfoResponse:
+            _first(c for c in self.checkpoints if c.tinker_path == path)
+            return WeightsInfoResponse(
+                base_model="org/tiny",
+                is_lora=True,
+                lora_rank=8,
+                train_attn=True,
+                train_mlp=True,
+                train_unembed=False,
+            )
+
+        return self._answer("get_weights_info", {"path": path}, answer)
+
+    def get_checkpoint_archive_url_from_tinker_path(
+        self, path: str
+    ) -> APIFuture[CheckpointArchiveUrlResponse]:
+        def answer() -> CheckpointArchiveUrlResponse:
+            if not self.archives:
+                raise NotFoundError("Error code: 404 - no such route", status_code=404)
+            _first(c for c in self.checkpoints if c.tinker_path == path)
+            return CheckpointArchiveUrlResponse(url=f"signed:{path}", expires=NOON)
+
+        return self._answer("get_checkpoint_archive_url", {"path": path}, answer)
+
+    def get_external_weights_urls(self, path: str) -> APIFuture[ExternalWeightsUrlsResponse]:
+        return self._answer(
+            "get_external_weights_urls",
+            {"path": path},
+            lambda: ExternalWeightsUrlsResponse(
+                urls={name: f"signed:{name}" for name in self.files}, expires=self.expires
+            ),
+        )
+
+    def export_session_trace(self, session_id: str) -> APIFuture[str]:
+        return self._answer(
+            "export_session_trace",
+            {"session_id": session_id},
+            lambda: f"signed:trace-{len(self.calls)}",
+        )
+
     def _change(self, path: str, **changes: object) -> None:
         old = _first(c for c in self.checkpoints if c.tinker_path == path)
         place = self.checkpoints.index(old)
@@ -159,17 +220,51 @@ class FakeRest:
 
 @dataclass
 class FakeClients:
-    """Opens the fakes, and keeps the address that a command asked for."""
+    """Opens the fakes, and keeps what commands asked for.
+
+    Attributes:
+        asked: The addresses, and the keys that were given by hand.
+        known_keys: What the service knows of keys; None stands for the environment's.
+        revoked: Keys that the service forgot.
+    """
 
     fake_rest: FakeRest = field(default_factory=FakeRest)
-    asked: list[str | None] = field(default_factory=list)
+    fake_admin: Any = None
+    fake_service: Any = None
+    asked: list[tuple[str | None, str | None]] = field(default_factory=list)
+    known_keys: dict[str | None, SelfApiKeyResponse] = field(default_factory=dict)
+    revoked: list[str] = field(default_factory=list)
 
     def rest(self, base_url: str | None) -> RestClient:
-        self.asked.append(base_url)
+        self.asked.append((base_url, None))
         return cast("RestClient", self.fake_rest)
 
+    def admin(self, base_url: str | None) -> AdminClient:
+        self.asked.append((base_url, None))
+        return cast("AdminClient", self.fake_admin)
+
     def service(self, base_url: str | None) -> ServiceClient:
-        raise AssertionError(base_url)
+        self.asked.append((base_url, None))
+        return cast("ServiceClient", self.fake_service)
+
+    def probe(
+        self, base_url: str | None, api_key: str | None = None, *, timeout_s: float
+    ) -> list[SupportedModel]:
+        assert timeout_s > 0
+        self.asked.append((base_url, api_key))
+        return self.fake_rest.get_server_capabilities().result().supported_models
+
+    def describe_key(self, base_url: str | None, api_key: str | None) -> SelfApiKeyResponse:
+        self.asked.append((base_url, api_key))
+        if api_key not in self.known_keys:
+            raise AuthenticationError("Error code: 401 - unknown key", status_code=401)
+        return self.known_keys[api_key]
+
+    def revoke_key(self, base_url: str | None, api_key: str) -> None:
+        self.asked.append((base_url, api_key))
+        if api_key not in self.known_keys:
+            raise AuthenticationError("Error code: 401 - unknown key", status_code=401)
+        self.revoked.append(api_key)
 
 
 def _settled(answer: Callable[[], T], error: BaseException | None) -> Future[T]:

@@ -12,7 +12,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tinker_ray.cli import checkpoint, model, run, serve, session, train, version
+from tinker_ray.cli import (
+    auth,
+    billing,
+    checkpoint,
+    model,
+    run,
+    serve,
+    session,
+    status,
+    train,
+    version,
+)
 from tinker_ray.cli.command import remember
 from tinker_ray.cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, explain
 from tinker_ray.errors import TinkerError
@@ -46,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, train, run, checkpoint, session, model, version):
+for command in (serve, train, run, checkpoint, session, model, auth, billing, status, version):
     command.register(app)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinker_ray.cli import checkpoint_deletion
+from tinker_ray.cli import checkpoint_deletion, checkpoint_download, checkpoint_sharing, hub
 from tinker_ray.cli.checkpoint_path import PathArgument, find, parse
 from tinker_ray.cli.command import add
 from tinker_ray.cli.page import LimitOption, Listed, fetch
@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Saved weights.", no_args_is_help=True)
     add(group, list_checkpoints, "list")
     add(group, info, "info")
+    checkpoint_download.register(group)
+    checkpoint_sharing.register(group)
     checkpoint_deletion.register(group)
+    hub.register(group)
     app.add_typer(group, name="checkpoint")
 
 

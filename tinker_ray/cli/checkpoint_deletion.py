@@ -13,7 +13,7 @@ from tinker_ray.cli import moment
 from tinker_ray.cli.checkpoint_path import parse
 from tinker_ray.cli.command import add
 from tinker_ray.cli.failure import EXIT_FAILED, CommandError
-from tinker_ray.cli.terminal import JSONValue, Terminal
+from tinker_ray.cli.terminal import Terminal
 from tinker_ray.cli.wording import count, size, when
 from tinker_ray.errors import NotFoundError, TinkerError
 
@@ -122,16 +122,16 @@ def _described(checkpoint: Checkpoint) -> str:
 def _delete_all(terminal: Terminal, rest: RestClient, paths: list[str]) -> dict[str, str]:
     """Delete, several at a time; return what could not be, with the reason."""
     failed: dict[str, str] = {}
-    with terminal.progress("Deleting checkpoints", len(paths)) as advance:
+    with terminal.progress("Deleting checkpoints") as progress:
         for start in range(0, len(paths), AT_ONCE):
             batch = paths[start : start + AT_ONCE]
             begun = [(path, rest.delete_checkpoint_from_tinker_path(path)) for path in batch]
-            for path, future in begun:
+            for done, (path, future) in enumerate(begun, start + 1):
                 try:
                     future.result()
                 except TinkerError as error:
                     failed[path] = _reason(error)
-                advance(1)
+                progress(done, len(paths))
     return failed
 
 
@@ -140,7 +140,7 @@ def _reason(error: TinkerError) -> str:
 
 
 def _report(terminal: Terminal, paths: list[str], failed: dict[str, str]) -> None:
-    value: dict[str, JSONValue] = {
+    value = {
         "deleted_count": len(paths) - len(failed),
         "failed": [{"tinker_path": path, "error": reason} for path, reason in failed.items()],
     }

@@ -57,12 +57,12 @@ def fetch(
     """
     items: list[T] = []
     total: int | None = None
-    with terminal.progress(f"Fetching {noun}s", limit or None) as advance:
+    with terminal.progress(f"Fetching {noun}s") as progress:
         while not limit or len(items) < limit:
             wanted = min(page_size, limit - len(items)) if limit else page_size
             got, total = page(wanted, len(items))
             items += got
-            advance(len(got))
+            progress(len(items), min(limit or total, total) if total is not None else limit or None)
             at_end = len(got) < wanted if total is None else len(items) >= total
             if at_end or not got:
                 break

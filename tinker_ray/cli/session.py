@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from tinker_ray.cli.command import add
 from tinker_ray.cli.page import LimitOption, ScopeOption, fetch
 from tinker_ray.cli.terminal import Table, Terminal, properties
+from tinker_ray.cli.wording import size
 
 PAGE_SESSIONS = 100
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION_ID")]
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Sessions.", no_args_is_help=True)
     add(group, list_sessions, "list")
     add(group, info, "info")
+    add(group, export_trace, "export-trace")
     app.add_typer(group, name="session")
 
 
@@ -52,3 +55,39 @@ def info(
     ]
     value = {"session_id": session_id, **session.model_dump(mode="json")}
     terminal.show(value, properties(f"Session {session_id}", pairs))
+
+
+def export_trace(
+    terminal: Terminal,
+    session_id: SessionArgument,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file; by default SESSION_ID.pftrace here."),
+    ] = None,
+    url_only: Annotated[
+        bool, typer.Option("--url-only", help="Print the address, which needs no key, instead.")
+    ] = False,
+) -> None:
+    """Download a trace of what a session did, for https://ui.perfetto.dev."""
+    rest = terminal.rest()
+    terminal.note(f"The service makes a trace of {session_id}; this may take a while")
+    url = rest.export_session_trace(session_id).result()
+    if url_only:
+        terminal.done(url, {"session_id": session_id, "url": url})
+        return
+    urls = [url]
+
+    async def find() -> str:
+        return urls.pop() if urls else await rest.export_session_trace(session_id)
+
+    file = output or Path(f"{session_id}.pftrace")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    num_bytes = terminal.fetch(find, file, "Downloading")
+    value = {
+        "session_id": session_id,
+        "destination": str(file),
+        "file_size_bytes": num_bytes,
+    }
+    pairs = [("Session ID", session_id), ("File", str(file)), ("Size", size(num_bytes))]
+    terminal.show(value, properties("Trace", pairs))

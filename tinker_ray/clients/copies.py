@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.mode import at_engine, current_mode
+from tinker_ray.clients.once import Once
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.config import EMBEDDED_API_KEY, EngineProcess, Secret, Settings
 from tinker_ray.core.flags import JSON_ONLY, config_of, dynamic_flags_of, flags_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tinker_ray.clients.training import TrainingClient
     from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.operation import Operation
-    from tinker_ray.core.port import Runtime
+    from tinker_ray.core.port import Runtime, TrainingPort
     from tinker_ray.engine.launcher import EmbeddedEngine
     from tinker_ray.types import RetryConfig
 
@@ -248,7 +249,7 @@ class SharedTraining:
         self._session = session
         self._model = model
         self._actor = actor
-        self._port: Any = None
+        self._port: Once[TrainingPort] = Once(self._attach)  # one order for all operations
 
     def __repr__(self) -> str:
         """Show the model."""
@@ -263,17 +264,8 @@ class SharedTraining:
             ConfigurationError: This process is not connected to the cluster.
             TinkerError: The operation was refused or failed, or the owner is gone.
         """
-        if self._port is None:
-            runtime = await self._session.runtime()
-            attach = getattr(runtime, "attach_training", None)
-            if attach is None:
-                message = (
-                    f"{self._model.model_id} is trained through an actor, and this process is not "
-                    "connected to its Ray cluster: call ray.init or tinker_ray.init first"
-                )
-                raise ConfigurationError(message)
-            self._port = attach(self._model, self._actor)
-        return await self._port.run(operation, floor, carrier)
+        port = await self._port.get()
+        return await port.run(operation, floor, carrier)
 
     def hand_over(self, number: int) -> str:
         """Return the actor's name; it has the order already."""
@@ -282,6 +274,18 @@ class SharedTraining:
 
     async def aclose(self) -> None:
         """Do nothing: the runtime closes what it opened."""
+
+    async def _attach(self) -> TrainingPort:
+        runtime = await self._session.runtime()
+        attach = getattr(runtime, "attach_training", None)
+        if attach is None:
+            message = (
+                f"{self._model.model_id} is trained through an actor, and this process is not "
+                "connected to its Ray cluster: call ray.init or tinker_ray.init first"
+            )
+            raise ConfigurationError(message)
+        port: TrainingPort = attach(self._model, self._actor)
+        return port
 
 
 class _Joining:

@@ -20,7 +20,6 @@ from tinker_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from email.message import Message
     from os import PathLike
 
 PACKAGE = "tinker"
@@ -35,6 +34,8 @@ class UpstreamModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Find a name when it is first used."""
+        if name == "__all__":
+            return [listed for listed in dir(self) if not listed.startswith("_")]
         if name.startswith("__") and name not in table.NAMES.get(self.__name__, {}):
             raise AttributeError(name)
         if f"{self.__name__}.{name}" in _known_modules():
@@ -45,10 +46,11 @@ class UpstreamModule(ModuleType):
 
     def __dir__(self) -> list[str]:
         """List what the sources offer."""
-        listed = set(table.NAMES.get(self.__name__, ()))
+        listed = set(table.NAMES.get(self.__name__, ())) | set(vars(self))
         for source in _sources(self.__name__):
-            listed.update(getattr(importlib.import_module(source), "__all__", ()))
-        return sorted(listed | set(vars(self)))
+            offered = getattr(importlib.import_module(source), "__all__", ())
+            listed.update(name for name in offered if not name.startswith("_"))
+        return sorted(listed)
 
 
 class UpstreamFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -77,13 +79,7 @@ class UpstreamFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """Make an empty module."""
-        module = UpstreamModule(spec.name, f"{spec.name}, as tinker-ray offers it.")
-        sources = _sources(spec.name)
-        if sources and not spec.name.startswith("tinker.types."):
-            offered = getattr(sys.modules.get(sources[0]), "__all__", None)
-            if offered is not None:
-                module.__all__ = sorted({*offered, *table.NAMES.get(spec.name, ())})  # type: ignore[attr-defined] # of any module
-        return module
+        return UpstreamModule(spec.name, f"{spec.name}, as tinker-ray offers it.")
 
     def exec_module(self, module: ModuleType) -> None:
         """Leave it empty: names are found when they are used."""
@@ -112,17 +108,6 @@ class _Distribution(importlib.metadata.Distribution):
             FileNotFoundError: Always.
         """
         raise FileNotFoundError(path)
-
-    @property
-    def metadata(self) -> Any:  # noqa: ANN401 - the library's own protocol
-        """The metadata as a message."""
-        return _message(self.read_text("METADATA") or "")
-
-
-def _message(text: str) -> Message:
-    import email
-
-    return email.message_from_string(text)
 
 
 def install(*, force: bool = False) -> None:

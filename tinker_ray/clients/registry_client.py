@@ -5,7 +5,6 @@ Clients of one service and one credential share their connections in a process, 
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -95,7 +94,7 @@ def shared_session(
         session = _SHARED.get(key)
         if session is None or session.has_lost_engine:
             session = _SHARED[key] = ClientSession(settings, engine=engine)
-            atexit.register(session.close, "success")
+            session.close_at_exit()
     return session
 
 

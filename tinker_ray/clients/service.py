@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from tinker_ray.clients import copies
@@ -90,7 +89,7 @@ class ServiceClient(ModelMaking):
 
     def _adopt(self, session: ClientSession) -> None:
         self._session = session
-        atexit.register(self._session.close, "success")
+        session.close_at_exit()
 
     def __repr__(self) -> str:
         """Show the service."""
@@ -121,13 +120,11 @@ class ServiceClient(ModelMaking):
         Returns:
             A future that is done: upstream's scripts await it or ask for its result.
         """
-        atexit.unregister(self._session.close)
         self._session.close(status, detail)
         return APIFuture.of(None)
 
     async def close_async(self, status: CloseStatus = "success", detail: str | None = None) -> None:
         """Async twin of :meth:`close`."""
-        atexit.unregister(self._session.close)
         await APIFuture.start(self._session.aclose(status, detail))
 
     def __enter__(self) -> Self:
@@ -136,12 +133,12 @@ class ServiceClient(ModelMaking):
 
     def __exit__(
         self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """Close, and tell the service how it ended."""
-        self.close(_status(exception_type), exception_type.__name__ if exception_type else None)
+        self.close(_status(exc_type), exc_type.__name__ if exc_type else None)
 
     async def __aenter__(self) -> Self:
         """Give the client."""
@@ -149,13 +146,13 @@ class ServiceClient(ModelMaking):
 
     async def __aexit__(
         self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """Close, and tell the service how it ended."""
-        detail = exception_type.__name__ if exception_type else None
-        await self.close_async(_status(exception_type), detail)
+        detail = exc_type.__name__ if exc_type else None
+        await self.close_async(_status(exc_type), detail)
 
     # --- other clients --------------------------------------------------------------------------
 

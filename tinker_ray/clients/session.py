@@ -7,7 +7,11 @@ of what the clients do. Invariant: what was opened is closed once, and nothing i
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import threading
+import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tinker_ray.clients.bridge import Bridge
@@ -17,8 +21,9 @@ from tinker_ray.clients.telemetry import Telemetry
 from tinker_ray.core.connection import connect
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.reporter import Reporter
-from tinker_ray.errors import StaleHandleError
+from tinker_ray.errors import StaleHandleError, TinkerError
 from tinker_ray.telemetry import export
+from tinker_ray.telemetry.log import start_log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +41,37 @@ Opener: TypeAlias = (
 """Opens a runtime: settings, user metadata, mode, display name."""
 
 
+@dataclass(eq=False)
+class _Held:
+    """What was opened, and has to be closed: last opened first."""
+
+    engine: EmbeddedEngine | None = None
+    link: Link | None = None
+    reporter: Reporter | None = None
+    runtime: Runtime | None = None
+
+    async def aclose(self, reason: str, detail: str | None = None) -> None:
+        """Close it, but for the engine."""
+        try:
+            if self.runtime is not None:
+                await self.runtime.aclose(reason, detail)
+        finally:
+            if self.reporter is not None:
+                await self.reporter.aclose()
+            if self.link is not None:
+                await self.link.aclose()
+
+    def release_engine(self) -> None:
+        """Let go of the engine. Works at the end of a process too, when threads cannot start."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
+
+
 class ClientSession:
     """A session that opens itself when it is first needed.
+
+    One that another process has opened is left when nobody here uses it any more.
 
     Args:
         settings: The service, and where the clients run.
@@ -61,6 +95,7 @@ class ClientSession:
         engine: Callable[[Settings], tuple[Settings, EmbeddedEngine | None]] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        start_log()
         export.start_export("driver")
         self.settings = settings
         self.user_metadata = user_metadata
@@ -70,15 +105,17 @@ class ClientSession:
         self._opener = opener
         self._connector = connector
         self._find_engine = engine
-        self._engine: EmbeddedEngine | None = None
+        self._held = _Held()
         self._settings = Once(self._resolve)
         self._runtime = Once(self._open)
         self._link = Once(self._connect)
-        self._sessionless: Reporter | None = None
         self._closed = False
         self.telemetry = Telemetry(self._reporter) if settings.report else None
         self._closing: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+        self._closes_at_exit = False
+        if origin is not None:
+            weakref.finalize(self, _leave, self._held).atexit = False
 
     def __repr__(self) -> str:
         """Show the service, and whether it is open."""
@@ -93,7 +130,8 @@ class ClientSession:
     @property
     def has_lost_engine(self) -> bool:
         """Whether there was an embedded engine behind this that has ended."""
-        return self._engine is not None and not self._engine.is_alive()
+        engine = self._held.engine
+        return engine is not None and not engine.is_alive()
 
     async def runtime(self) -> Runtime:
         """Return the runtime, opening the session at the first call. Runs on the bridge.
@@ -133,24 +171,33 @@ class ClientSession:
         """
         return await (await self.runtime()).number(kind)
 
+    def close_at_exit(self) -> None:
+        """See to it that the session is finished when the process ends; idempotent."""
+        with self._lock:
+            if not self._closes_at_exit:
+                self._closes_at_exit = True
+                atexit.register(self.close, "success")
+
     def close(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Blocks."""
         with self._lock:
+            atexit.unregister(self.close)
             if not (self._runtime.is_asked_for or self._link.is_asked_for):
                 self._closed = True  # and at the end of a process there is no bridge to ask
                 return
             try:
                 Bridge.get().submit(self._finish(reason, detail)).result()
             finally:
-                self._release_engine()
+                self._held.release_engine()
 
     async def aclose(self, reason: str, detail: str | None = None) -> None:
         """Finish the session and release everything it holds; idempotent. Runs on the bridge."""
+        atexit.unregister(self.close)
         try:
             await self._finish(reason, detail)
         finally:
-            if self._engine is not None:
-                await asyncio.to_thread(self._release_engine)
+            if self._held.engine is not None:
+                await asyncio.to_thread(self._held.release_engine)
 
     async def _finish(self, reason: str, detail: str | None) -> None:
         self._closed = True
@@ -160,21 +207,9 @@ class ClientSession:
         await asyncio.shield(self._closing)
 
     async def _finish_once(self, reason: str, detail: str | None) -> None:
-        runtime, link = await self._runtime.settle(), await self._link.settle()
-        try:
-            if runtime is not None:
-                await runtime.aclose(reason, detail)
-        finally:
-            if self._sessionless is not None:
-                await self._sessionless.aclose()
-            if link is not None:
-                await link.aclose()
-
-    def _release_engine(self) -> None:
-        """Let go of the engine. Works at the end of a process too, when threads cannot start."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+        await self._runtime.settle()
+        await self._link.settle()
+        await self._held.aclose(reason, detail)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -183,19 +218,21 @@ class ClientSession:
 
     def _reporter(self) -> ReporterPort | None:
         runtime = self.opened
-        return self._sessionless if runtime is None else runtime.reporter
+        return self._held.reporter if runtime is None else runtime.reporter
 
     async def _open(self) -> Runtime:
         settings = await self._settings.get()
         mode = current_mode(settings)
-        return await self._opener(settings, self.user_metadata, mode, self.display_name)
+        opening = self._opener(settings, self.user_metadata, mode, self.display_name)
+        self._held.runtime = await opening
+        return self._held.runtime
 
     async def _connect(self) -> Link:
         settings = await self._settings.get()
-        link = await self._connector(settings)
+        self._held.link = link = await self._connector(settings)
         if settings.report:
-            self._sessionless = link.events = Reporter(link, None)
-            self._sessionless.start()
+            self._held.reporter = link.events = Reporter(link, None)
+            self._held.reporter.start()
         return link
 
     async def _resolve(self) -> Settings:
@@ -204,5 +241,20 @@ class ClientSession:
         if find is None and self.settings.embedded_model is not None:
             find = embedded_engine
         if find is not None:
-            self.settings, self._engine = await asyncio.to_thread(find, self.settings)
+            self.settings, self._held.engine = await asyncio.to_thread(find, self.settings)
         return self.settings
+
+
+def _leave(held: _Held) -> None:
+    """Leave a session that nobody here uses any more, in the background."""
+    if held.runtime is None and held.link is None:
+        held.release_engine()
+        return
+
+    async def leave() -> None:
+        with contextlib.suppress(TinkerError):
+            await held.aclose("success")
+        await asyncio.to_thread(held.release_engine)
+
+    with contextlib.suppress(RuntimeError):  # at the end of the process there is no loop any more
+        Bridge.get().submit_detached(leave())

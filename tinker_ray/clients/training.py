@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinker_ray.clients import copies
@@ -9,7 +10,7 @@ from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.attribution import attributed
 from tinker_ray.clients.console import training_run_console_url
 from tinker_ray.clients.custom_loss import run_custom_loss
-from tinker_ray.clients.holder import Holder
+from tinker_ray.clients.holder import Holder, QueueStateObserver
 from tinker_ray.clients.loss_handle import LossHandle
 from tinker_ray.clients.operations import Operations
 from tinker_ray.clients.ready import Ready
@@ -17,6 +18,7 @@ from tinker_ray.clients.sampling import SamplingClient, open_sampler
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training_state import TrainingState
 from tinker_ray.core.operation import OptimStep, SaveForSampler
+from tinker_ray.core.queue_log import QueueLog
 from tinker_ray.errors import APIResponseValidationError, StaleHandleError
 from tinker_ray.types import AdamParams
 from tinker_ray.types.optimizer import OptimParamsBase
@@ -40,13 +42,14 @@ if TYPE_CHECKING:
         LossFnType,
         OptimParams,
         OptimStepResponse,
+        QueueState,
         RetryConfig,
         SaveWeightsForSamplerResponseInternal,
     )
 
 
 @attributed
-class TrainingClient(TrainingState, Ready):
+class TrainingClient(TrainingState, Ready, QueueStateObserver):
     """Trains one model. Made by :class:`ServiceClient`.
 
     Operations are applied in the order of the calls, whether or not their futures are awaited: so a
@@ -76,6 +79,7 @@ class TrainingClient(TrainingState, Ready):
             self._tell,
         )
         self._info: GetInfoResponse | None = None
+        self._queue_log = QueueLog.of_training(f"model {model.model_id}", time.monotonic)
 
     def _shown(self) -> str:
         return repr(self.model_id)
@@ -326,6 +330,12 @@ class TrainingClient(TrainingState, Ready):
         data = self.get_info().model_data
         return load_tokenizer(data.model_name or "", data.tokenizer_id)
 
+    def on_queue_state_change(
+        self, queue_state: QueueState, queue_state_reason: str | None = None
+    ) -> None:
+        """Log why operations wait at the service: after a quarter of an hour, once a minute."""
+        self._queue_log.on_state(queue_state.value, queue_state_reason)
+
     def get_telemetry(self) -> Telemetry | None:
         """Return what tells the service of events; None if it is not to be told."""
         return self._session.telemetry
@@ -352,6 +362,7 @@ class TrainingClient(TrainingState, Ready):
                 self._session,
                 response.sampling_session_id,
                 retry_config,
+                base_model=None if self._info is None else self._info.model_data.model_name,
                 record_stability_info=record_stability_info,
             )
 

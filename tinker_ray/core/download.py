@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tinker_ray.config import Settings
     from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.port import RegistryPort
+    from tinker_ray.transport.auth import Credentials
     from tinker_ray.transport.clock import Clock
     from tinker_ray.transport.message import Stream, Streams
     from tinker_ray.types import CheckpointArchiveUrlResponse
@@ -75,6 +76,7 @@ async def download_checkpoint(  # noqa: PLR0913 - what is downloaded, whence and
     *,
     progress: Progress | None = None,
     overwrite: bool = False,
+    transport: Callable[[Settings, Credentials], HttpTransport] = HttpTransport.from_settings,
 ) -> Downloaded:
     """Download the archive of a checkpoint into this process's file system.
 
@@ -86,6 +88,7 @@ async def download_checkpoint(  # noqa: PLR0913 - what is downloaded, whence and
         destination: The file; its folder has to exist.
         progress: Hears how far it is.
         overwrite: Replace a file that is there.
+        transport: Opens the connections.
 
     Raises:
         ValueError: The path has the wrong shape.
@@ -104,12 +107,12 @@ async def download_checkpoint(  # noqa: PLR0913 - what is downloaded, whence and
         return found.url
 
     clock = MonotonicClock()
-    transport = HttpTransport.from_settings(settings, credentials_for(settings, flags, clock))
+    streams = transport(settings, credentials_for(settings, flags, clock, transport))
     try:
-        download = Download(transport, clock, find, destination, progress)
+        download = Download(streams, clock, find, destination, progress)
         return await download.run(overwrite=overwrite)
     finally:
-        await transport.aclose()
+        await streams.aclose()
 
 
 class Download:

@@ -20,6 +20,7 @@ from tinker_ray.wire.chunking import ChunkLimits
 
 if TYPE_CHECKING:
     from tinker_ray.core.link import Link
+    from tinker_ray.wire.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -148,17 +149,19 @@ def dynamic_flags_of(config: ClientDynamicConfigResponse) -> DynamicFlags:
     )
 
 
-async def fetch_flags(link: Link) -> ServerFlags:
+async def fetch_flags(link: Link, call: Endpoint = endpoint.CLIENT_CONFIG) -> ServerFlags:
     """Ask the service what it can do, all but :attr:`ServerFlags.dynamic`.
+
+    Args:
+        link: To the service.
+        call: The question, with another patience than usual if need be.
 
     Raises:
         APIStatusError: The service refused.
         APIConnectionError: There was no answer.
     """
     try:
-        config = await link.call(
-            endpoint.CLIENT_CONFIG, ClientConfigResponse, {"sdk_version": __version__}
-        )
+        config = await link.call(call, ClientConfigResponse, {"sdk_version": __version__})
     except NotFoundError:
         return JSON_ONLY
     return flags_of(config)

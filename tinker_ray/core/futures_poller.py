@@ -196,6 +196,8 @@ class FuturesPoller:
                 waiting.set_exception(ended)
 
     def _ended(self, error: Exception) -> TinkerError:
+        if isinstance(error, StaleHandleError):
+            return StaleHandleError(str(error))
         message = (
             f"the service refuses to be polled for the samples of {self._sampling_session_id} "
             f"(client {self._clone}): {error}"

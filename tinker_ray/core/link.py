@@ -151,7 +151,8 @@ class Link:
         started = self.clock.now()
         response = await self.send(endpoint, body, headers=headers)
         promise = validate(response, Promise)
-        return promise.model_copy(update={"roundtrip_s": self.clock.now() - started})
+        promise.roundtrip_s = self.clock.now() - started
+        return promise
 
     def report(self, name: str, data: dict[str, object], severity: EventSeverity) -> None:
         """Let the service's telemetry hear of an event, if it is wanted there."""

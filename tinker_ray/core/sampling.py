@@ -19,6 +19,7 @@ from tinker_ray.core.futures_poller import FuturesPoller
 from tinker_ray.core.polling import ResultKind, retrieve
 from tinker_ray.core.queue_log import QueueLog
 from tinker_ray.core.sample_check import check_request, check_response
+from tinker_ray.core.sdk_method import carried
 from tinker_ray.core.session import join_sampling_session
 from tinker_ray.core.window import Window
 from tinker_ray.errors import APIStatusError, BillingError, RateLimitError, RequestFailedError
@@ -148,9 +149,13 @@ class SamplingCore:
             UnfulfilledError: The service left out what was asked for.
         """
         check_request(request)
-        with span(
-            names.SAMPLE, kind=SpanKind.CLIENT, attributes=_attributes(request), carrier=carrier
-        ) as current:
+        attributes = _attributes(request)
+        with (
+            carried(carrier),
+            span(
+                names.SAMPLE, kind=SpanKind.CLIENT, attributes=attributes, carrier=carrier
+            ) as current,
+        ):
             self.in_flight += 1
             try:
                 if self._link.flags.sample_no_retries and not _scores_only(request):

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from tinker_ray.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
+_METHOD = "x-sdk-method"
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("sdk_method", default=None)
 
 
@@ -35,14 +37,25 @@ def sdk_method(name: str | None) -> Iterator[None]:
 
 
 def current_method() -> str | None:
-    """Return the method that requests are attributed to: what has to cross a process border."""
+    """Return the method that requests are attributed to."""
     return _current.get()
 
 
 def method_headers() -> dict[str, str]:
     """Return the headers of the present method; none outside of one."""
     name = _current.get()
-    return {} if name is None else {"x-sdk-version": __version__, "x-sdk-method": name}
+    return {} if name is None else {"x-sdk-version": __version__, _METHOD: name}
+
+
+def carry(carrier: Mapping[str, str]) -> dict[str, str]:
+    """Add the present method to a trace's carrier, to be taken up in another process."""
+    name = _current.get()
+    return dict(carrier) if name is None else {**carrier, _METHOD: name}
+
+
+def carried(carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
+    """Attribute the requests of a block to the method that came with a carrier, if one did."""
+    return sdk_method((carrier or {}).get(_METHOD))
 
 
 def own_context() -> contextvars.Context:

@@ -18,6 +18,7 @@ from tinker_ray.core.gathering import Gathering
 from tinker_ray.core.operation import ForwardBackward
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.queue_log import QueueLog
+from tinker_ray.core.sdk_method import carried
 from tinker_ray.core.turnstile import Turnstile
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
@@ -132,7 +133,8 @@ class TrainingCore:
             names.MODEL_ID: self.model_id,
             names.SEQ_ID: operation.seq,
         }
-        with span(operations.span_name(operation), attributes=attributes, carrier=carrier):
+        name = operations.span_name(operation)
+        with carried(carrier), span(name, attributes=attributes, carrier=carrier):
             group = self._group(operation)
             await self._gathering.meet(operation.seq, group)
             async with self._turnstile.turn(operation.seq, group):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,15 +120,22 @@ class CommandCredential:
 
     Args:
         command: For the shell.
+        timeout_s: How long it may take.
         reuse_s: How long what it printed is used again, unless that is a JWT, whose end is known.
             0 runs the command each time.
         wall: Unix time in seconds.
     """
 
     def __init__(
-        self, command: Secret, *, reuse_s: float = 0.0, wall: Callable[[], float] = time.time
+        self,
+        command: Secret,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        reuse_s: float = 0.0,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._command = command
+        self._timeout_s = timeout_s
         self._reuse_s = reuse_s
         self._wall = wall
         self._running: asyncio.Task[Secret] | None = None
@@ -174,7 +183,7 @@ class CommandCredential:
             task.exception()  # seen, even if all who waited for it are gone
 
     async def _run(self) -> Secret:
-        printed = Secret(await _output(self._command.reveal()))
+        printed = Secret(await _output(self._command.reveal(), self._timeout_s))
         check_header(printed, "what TINKER_CREDENTIAL_CMD printed")
         expires_at = jwt.expiry(printed) if jwt.is_jwt(printed) else None
         now = self._wall()
@@ -187,7 +196,7 @@ class CommandCredential:
         return printed
 
 
-async def _output(command: str) -> str:
+async def _output(command: str, timeout_s: float) -> str:
     """Run a shell command and return what it printed.
 
     Raises:
@@ -199,17 +208,18 @@ async def _output(command: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         # Not shown: nobody knows what is in it. Run by hand, the command shows it.
         stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # so that what the shell starts can be ended with it
     )
     try:
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             stdout, _ = await process.communicate()
     except TimeoutError:
-        message = f"TINKER_CREDENTIAL_CMD did not end within {COMMAND_TIMEOUT_S:g} s"
+        message = f"TINKER_CREDENTIAL_CMD did not end within {timeout_s:g} s"
         raise ConfigurationError(message) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     printed = stdout.decode(errors="replace").strip()
     if not printed:

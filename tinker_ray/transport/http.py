@@ -40,16 +40,17 @@ REJECTIONS = 16
 """Empty 400s of a proxy that a traffic class takes for lost connections. Each success gives one
 back; when none is left, such an answer is believed."""
 _KEEP_ALIVE_CONNECTIONS = 20
-_KEY_HEADER = "X-API-Key"
+_KEY_HEADER = "x-api-key"
+_SECRET_HEADERS = (_KEY_HEADER, "x-tinker-weights-access-token")
 _ENVIRONMENT = {
-    "User-Agent": f"tinker-ray/Python {__version__}",
-    "X-Stainless-Lang": "python",
-    "X-Stainless-Package-Version": __version__,
-    "X-Stainless-OS": platform.system(),
-    "X-Stainless-Arch": platform.machine(),
-    "X-Stainless-Runtime": platform.python_implementation(),
-    "X-Stainless-Runtime-Version": platform.python_version(),
-    "X-Stainless-Async": "async:asyncio",
+    "user-agent": f"tinker-ray/Python {__version__}",
+    "x-stainless-lang": "python",
+    "x-stainless-package-version": __version__,
+    "x-stainless-os": platform.system(),
+    "x-stainless-arch": platform.machine(),
+    "x-stainless-runtime": platform.python_implementation(),
+    "x-stainless-runtime-version": platform.python_version(),
+    "x-stainless-async": "async:asyncio",
 }
 
 
@@ -102,6 +103,13 @@ class _Pool:
             return False
         self._rejections_left -= 1
         return True
+
+    async def close_retired(self) -> None:
+        """Close the clients that were given up, as soon as they carry nothing any more."""
+        idle = [client for client in self._retired if client.in_flight == 0]
+        self._retired = [client for client in self._retired if client.in_flight > 0]
+        for client in idle:
+            await client.client.aclose()
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
@@ -220,7 +228,7 @@ class HttpTransport:
             async with client.client.stream(
                 "GET",
                 url,
-                headers={**_ENVIRONMENT, **private, **headers},
+                headers={**_ENVIRONMENT, **private, **_lower(headers)},
                 timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S),
             ) as answer:
                 yield Stream(answer.status_code, dict(answer.headers), answer.aiter_raw())
@@ -250,9 +258,11 @@ class HttpTransport:
                 timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
                 follow_redirects=not endpoint.redirect_is_answer,
             )
-            if pool.is_rejection(client, answer):
-                message = f"a proxy rejected {request.path} with an empty 400"
-                raise APIConnectionError(message)
+            rejected = pool.is_rejection(client, answer)
+        if rejected:
+            await pool.close_retired()
+            message = f"a proxy rejected {request.path} with an empty 400"
+            raise APIConnectionError(message)
         return answer
 
     def _new_client(self) -> httpx.AsyncClient:
@@ -261,10 +271,22 @@ class HttpTransport:
         return client
 
     async def _keep_secrets_home(self, request: httpx.Request) -> None:
-        """Take the secrets out of a request that a redirect sends to somebody else."""
-        if _origin_of(str(request.url)) != self._origin:
-            for name in (_KEY_HEADER, *self._private):
-                request.headers.pop(name, None)
+        """Take the secrets out of a request that a redirect sends to somebody else.
+
+        Raises:
+            ConfigurationError: It would take content there: a prompt, say.
+        """
+        target = _origin_of(str(request.url))
+        if target == self._origin:
+            return
+        if request.method != "GET":
+            elsewhere = f"{target[0]}://{target[1]}"
+            message = (
+                f"{self._base_url} redirects to {elsewhere}: use that as base_url if it is right"
+            )
+            raise ConfigurationError(message)
+        for name in (*_SECRET_HEADERS, *self._private):
+            request.headers.pop(name, None)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -281,17 +303,16 @@ class HttpTransport:
 
     def _headers(
         self, request: Request, headers: Mapping[str, str], credential: Secret, timeout_s: float
-    ) -> httpx.Headers:
-        merged = httpx.Headers(_ENVIRONMENT)
-        merged["Accept"] = request.accept
-        merged["x-stainless-read-timeout"] = f"{timeout_s:g}"
+    ) -> dict[str, str]:
+        fixed = {
+            **_ENVIRONMENT,
+            "accept": request.accept,
+            "x-stainless-read-timeout": f"{timeout_s:g}",
+        }
         if request.endpoint.method != "GET":
-            merged["Content-Type"] = request.content_type
-        merged.update(self._private)
-        merged.update(headers)
-        merged.update(request.headers)
-        merged[_KEY_HEADER] = credential.reveal()
-        return merged
+            fixed["content-type"] = request.content_type
+        own = _lower({**headers, **request.headers})
+        return {**fixed, **self._private, **own, _KEY_HEADER: credential.reveal()}
 
 
 def _private_headers(
@@ -301,12 +322,17 @@ def _private_headers(
     private: dict[str, str] = {}
     if cloudflare is not None:
         check_header(cloudflare[1], "the secret of Cloudflare Access")
-        private["CF-Access-Client-Id"] = cloudflare[0]
-        private["CF-Access-Client-Secret"] = cloudflare[1].reveal()
+        private["cf-access-client-id"] = cloudflare[0]
+        private["cf-access-client-secret"] = cloudflare[1].reveal()
     for name, value in given.items():
         check_header(Secret(value), f"the default header {name!r}")
-        private[name] = value
+        private[name.lower()] = value
     return private
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Make names comparable: they mean the same in any case."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @contextlib.contextmanager

@@ -80,3 +80,31 @@ class WhoamiResponse(Record):
     user_urn: str
     org_urn: str
     email: str | None = None
+
+
+class ApiKeyOrgDetails(Record):
+    """The organization that a key belongs to."""
+
+    name: str
+
+
+class ApiKeyUserDetails(Record):
+    """The user that a key belongs to."""
+
+    email: str
+
+
+class ApiKeyDetails(Record):
+    """Whose a key is."""
+
+    org_details: ApiKeyOrgDetails
+    user_details: ApiKeyUserDetails
+
+
+class SelfApiKeyResponse(Record):
+    """What the service knows of the key that asks."""
+
+    key_id: int
+    name: str
+    note: str
+    details: ApiKeyDetails

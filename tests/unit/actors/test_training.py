@@ -138,3 +138,33 @@ def test_numbers_acknowledged_out_of_order_raise_the_floor_when_the_gap_closes()
     assert 3 == acknowledged.floor
     acknowledged.raise_to(4)
     assert 5 == acknowledged.floor
+
+
+# --- shared by several processes ------------------------------------------------------------------
+
+
+async def test_copies_train_one_model_in_one_order(remote: FakeRemote, toy: ToyService) -> None:
+    owner = handle(remote)
+    await owner.run(step(1))
+    await owner.run(step(2))
+    assert "fake" == owner.hand_over(3)
+    copies = [handle(remote, is_copy=True) for _ in range(3)]
+    await asyncio.gather(
+        *(copy.run(step(seq)) for copy in copies for seq in (2, 1, 3)),
+        *(owner.run(step(seq)) for seq in (3, 4)),
+    )
+    assert list(range(1, 14)) == [seq for seq, _ in toy.applied[MODEL.model_id]]
+
+
+async def test_copies_that_take_their_time_are_waited_for_by_nobody(
+    remote: FakeRemote, toy: ToyService
+) -> None:
+    owner = handle(remote)
+    await owner.run(step(1))
+    owner.hand_over(2)
+    first, second = (handle(remote, is_copy=True) for _ in range(2))
+    for seq in range(1, 6):
+        await asyncio.gather(first.run(step(2 * seq - 1)), first.run(step(2 * seq)))
+        await second.run(step(seq))
+    await owner.run(step(2))
+    assert list(range(1, 18)) == [seq for seq, _ in toy.applied[MODEL.model_id]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
@@ -37,10 +39,12 @@ def run(
     rest: FakeRest | None = None,
     answer: str = "",
     clients: FakeClients | None = None,
+    **more: Any,  # noqa: ANN401 - of the terminal
 ) -> Outcome:
     """Run ``tinker-ray ARGUMENTS``; ``answer`` is typed in."""
     opened = clients or FakeClients(rest or FakeRest())
-    terminal = Terminal(clients=opened)
+    # No test reads or writes the user's own keys.
+    terminal = Terminal(clients=opened, **{"credentials": Path(os.devnull), **more})
     result = CliRunner().invoke(app, list(arguments), input=answer, obj=terminal)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -61,7 +61,7 @@ def test_the_address_may_stand_before_and_after_the_command() -> None:
     run("--base-url", "http://a", "run", "list", clients=clients)
     run("run", "list", "--base-url", "http://b", clients=clients)
     run("run", "list", clients=clients)
-    assert ["http://a", "http://b", None] == clients.asked
+    assert ["http://a", "http://b", None] == [address for address, _key in clients.asked]
 
 
 def test_there_is_no_option_for_the_key_and_help_says_why() -> None:

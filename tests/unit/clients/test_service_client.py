@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -57,7 +56,6 @@ def services() -> Iterator[Services]:
     made = Services()
     yield made
     for session in made.sessions:
-        atexit.unregister(session.close)
         session.close("success")
 
 

@@ -33,6 +33,7 @@ from tinker_ray.types import (
     LoadWeightsResponse,
     ModelData,
     ModelInput,
+    QueueState,
     RetryConfig,
     SaveWeightsExternalResponse,
     SaveWeightsForSamplerResponse,
@@ -301,6 +302,33 @@ def test_a_snapshot_gives_a_sampler_of_its_own_session() -> None:
     assert (retry, None) == (first.retry_config, second.retry_config)
 
 
+async def test_the_kind_of_a_snapshot_and_what_is_recorded_reach_the_service() -> None:
+    trainee = Trainee()
+    sampler = trainee.client.save_weights_and_get_sampling_client(
+        record_stability_info=True, kind="inflight"
+    )
+    other = await trainee.client.create_sampling_client_async(
+        "tinker://m/sampler_weights/b", record_stability_info=True
+    )
+    plain = await trainee.client.save_weights_and_get_sampling_client_async()
+    assert [True, True, False] == [
+        (await client).record_stability_info for client in (sampler, other, plain)
+    ]
+    assert ["inflight", "snapshot"] == [
+        operation.kind for operation in trainee.port.ran if isinstance(operation, SaveForSampler)
+    ]
+
+
+def test_a_snapshot_knows_the_base_model_once_the_client_does() -> None:
+    trainee = Trainee()
+    info = GetInfoResponse(model_id="S1:train:0", model_data=ModelData(model_name="base"))
+    trainee.runtime.registry_answers["get_info"] = info
+    trainee.client.get_info()
+    sampler = trainee.client.save_weights_and_get_sampling_client()
+    assert "base" == sampler.get_base_model()
+    assert 1 == len(trainee.runtime.calls)
+
+
 async def test_a_snapshot_can_be_a_future_that_is_there_at_once() -> None:
     trainee = Trainee()
     gate = trainee.port.gates[1] = asyncio.Event()
@@ -393,6 +421,15 @@ async def test_a_client_is_its_own_finished_future() -> None:
     client = Trainee().client
     assert client is await client
     assert client is client.result() is await client.result_async()
+
+
+def test_a_pause_of_the_service_is_told_of_only_after_a_long_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = Trainee().client
+    client.on_queue_state_change(QueueState.PAUSED_CAPACITY, "full")
+    client.on_queue_state_change(QueueState.ACTIVE)
+    assert [] == caplog.records
 
 
 def test_the_repr_tells_the_model() -> None:

@@ -164,6 +164,16 @@ async def test_a_checksum_that_cannot_be_read_is_none(destination: Path, nonsens
     assert not found.verified
 
 
+async def test_an_archive_that_is_shorter_than_announced_leaves_nothing_behind(
+    destination: Path,
+) -> None:
+    server = Server()
+    server.extra = {"content-length": str(len(ARCHIVE) + 1)}
+    with pytest.raises(errors.APIResponseValidationError, match="10240 bytes instead of 10241"):
+        await fetch(server, destination)
+    assert set() == left_over(destination)
+
+
 # --- breaking off ---------------------------------------------------------------------------------
 
 

@@ -235,6 +235,6 @@ async def test_closing_wakes_who_waits_and_twice_is_fine(service: Service) -> No
     await service.wait("a")
     await service.poller.aclose()
     await service.poller.aclose()
-    with pytest.raises(errors.TinkerError, match="closed"):
+    with pytest.raises(errors.StaleHandleError, match="sampling was closed"):
         await service.waits["a"]
     assert "waiting=0" in repr(service.poller)

@@ -308,6 +308,22 @@ async def test_a_402_that_does_not_end_is_an_error() -> None:
     assert 60 < sum(slept) <= 70
 
 
+# --- credentials ----------------------------------------------------------------------------------
+
+
+async def test_a_credential_that_is_refused_for_now_is_waited_for() -> None:
+    down = errors.InternalServerError("no token", status_code=503)
+    outcome, _, slept = await poll([down, down, RESULT])
+    assert (Result(value=7), [1.0, 2.0]) == (outcome, slept)
+
+
+async def test_a_credential_that_is_refused_for_good_is_an_error() -> None:
+    outcome, sent, _ = await poll([errors.AuthenticationError("revoked")])
+    assert isinstance(outcome, errors.AuthenticationError)
+    assert isinstance(outcome, ValueError)
+    assert 1 == len(sent)
+
+
 # --- what people are told -------------------------------------------------------------------------
 
 
@@ -323,7 +339,7 @@ async def test_who_waits_hears_why() -> None:
         status(408, paused),
         answer(paused),
         status(408, {}),
-        status(408),
+        Response(408, {}, b"<html>a proxy"),
         RESULT,
     ]
     transport = ScriptedTransport({RETRIEVE_FUTURE.path: script})

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import asyncio
 
-from tinker_ray.core.sdk_method import current_method, method_headers, own_context, sdk_method
+from tinker_ray.core.sdk_method import (
+    carried,
+    carry,
+    current_method,
+    method_headers,
+    own_context,
+    sdk_method,
+)
 from tinker_ray.version import __version__
 
 
@@ -29,3 +36,15 @@ async def test_tasks_inherit_the_method_unless_they_outlive_it() -> None:
         background = asyncio.create_task(see(), context=own_context())
     with sdk_method("b"):
         assert ("a", None) == (await part, await background)
+
+
+def test_a_method_is_carried_into_another_process() -> None:
+    trace = {"traceparent": "00-1"}
+    assert trace == carry(trace)
+    with sdk_method("SamplingClient.sample"):
+        carrier = carry(trace)
+    with carried(carrier):
+        assert "SamplingClient.sample" == current_method()
+    for nothing in (None, trace):
+        with carried(nothing):
+            assert current_method() is None

@@ -90,12 +90,15 @@ async def test_all_are_given_up_when_none_has_ended_for_too_long() -> None:
 
 
 async def test_an_end_gives_the_others_more_time() -> None:
-    work = Work(None, patience_s=0.05)
-    await work.start(0, 1, 2)
-    for number in (0, 1):
-        await asyncio.sleep(0.035)
-        await work.end(number)
+    work = Work(None, patience_s=60.0)
+    await work.start(1, 2)
+    work.window._last_progress -= 61.0
+    await work.end(1)
+    work.window._look()
+    await settle()
     assert not work.tasks[2].done()
+    work.window._last_progress -= 61.0
+    work.window._look()
     with pytest.raises(APIConnectionError):
         await work.tasks[2]
 

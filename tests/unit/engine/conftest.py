@@ -15,6 +15,17 @@ from tinker_ray.engine.sampling.sampler import Sampler
 from tinker_ray.engine.training.trainer import Trainer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Work on the tests' own tensors, which are tiny, with one thread, as the engine does."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "llama")

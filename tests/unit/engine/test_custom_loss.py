@@ -115,6 +115,8 @@ HUGE = {
     "a tiling": call("torch.tile", LOGPROBS, {"tuple": [10**6, 10**6]}),
     "a padding": call("torch.nn.functional.pad", LOGPROBS, {"tuple": [0, 10**12]}),
     "an outer product": call("torch.outer", LOGPROBS, LOGPROBS),
+    "quantiles": call("torch.quantile", {"ref": "column"}, LOGPROBS, 0),
+    "picked cells": call("torch.take_along_dim", {"ref": "column"}, {"ref": "row"}, 0),
     "a broadcast": call("operator.add", {"ref": "column"}, LOGPROBS),
     "an einsum": call("torch.functional.einsum", "i,j->ij", LOGPROBS, LOGPROBS),
     "a matrix product": call("operator.matmul", {"ref": "column"}, {"ref": "row"}),
@@ -136,6 +138,14 @@ def test_what_would_become_too_large_is_rejected_before_it_is_made(name: str) ->
     loss = validate_graph(graph(*steps), INPUTS)
     with pytest.raises(EngineError, match=r"node 'x' .* makes too much"):
         run(loss, length)
+
+
+def test_a_dimension_that_an_expansion_keeps_counts_once() -> None:
+    steps = [
+        call("view", LOGPROBS, 1000, 10, name="matrix", op="call_method"),
+        call("expand", {"ref": "matrix"}, 3, -1, -1, op="call_method"),
+    ]
+    assert -10_000.0 == run(validate_graph(graph(*steps), INPUTS), 10_000)
 
 
 def test_many_results_that_are_small_together_are_too_large() -> None:

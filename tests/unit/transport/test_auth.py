@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fakes.credentials import jwt_of
@@ -191,11 +192,36 @@ async def test_a_command_that_gives_no_credential_is_an_error_that_shows_nothing
     assert "very-secret" not in f"{caught.value}{command!r}"
 
 
-async def test_a_command_that_runs_when_nobody_waits_any_more_is_ended() -> None:
-    command = CommandCredential(Secret("exec sleep 60"))
+def is_running(pid_file: Path) -> bool:
+    try:
+        return psutil.Process(int(pid_file.read_text())).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def started(pid_file: Path) -> None:
+    """Wait for a command that notes the process that it has started; the timeout is the test's."""
+    while not pid_file.exists() or not pid_file.read_text().strip():  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.001)
+
+
+async def test_a_command_that_runs_when_nobody_waits_any_more_is_ended_with_what_it_started(
+    tmp_path: Path,
+) -> None:
+    pid_file = tmp_path / "pid"
+    command = CommandCredential(Secret(f"sleep 60 & echo $! > {pid_file}; wait"))
     waiting = asyncio.create_task(command.current())
-    await asyncio.sleep(0)
+    await started(pid_file)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    assert is_running(pid_file)  # another caller may be about to come
     await command.aclose()
     await command.aclose()
+    while is_running(pid_file):  # noqa: ASYNC110 - the kernel is ending it
+        await asyncio.sleep(0.001)
+
+
+async def test_a_command_that_does_not_end_is_an_error() -> None:
+    command = CommandCredential(Secret("sleep 60; echo tml-late"), timeout_s=0.02)
+    with pytest.raises(ConfigurationError, match=r"did not end within 0\.02 s"):
+        await command.current()

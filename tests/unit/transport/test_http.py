@@ -292,7 +292,7 @@ async def test_settings_become_a_transport() -> None:
     )
     transport = HttpTransport.from_settings(settings)
     assert Secret("sk-any") == await transport.credentials.current()
-    assert ({"X-Extra": "1"}, {"tenant": "a"}, 5.0) == (
+    assert ({"x-extra": "1"}, {"tenant": "a"}, 5.0) == (
         transport._private,
         transport._query,
         transport._timeout_s,
@@ -502,6 +502,36 @@ async def test_a_stream_that_fails_does_not_show_its_signature() -> None:
     with pytest.raises(StaleHandleError):
         async with transport.stream("http://storage/x", {}):
             pass
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_content_is_redirected_to_nobody_else(status: int) -> None:
+    requests: list[httpx.Request] = []
+
+    async def redirect(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(status, headers={"Location": "https://service/base/x"})
+
+    async with serving(redirect) as transport:
+        with pytest.raises(ConfigurationError, match="redirects to https://service"):
+            await transport.attempt(call(content=b"prompt"), {})
+    assert 1 == len(requests)
+
+
+async def test_an_access_token_is_redirected_to_nobody_else() -> None:
+    requests: list[httpx.Request] = []
+
+    async def redirect(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        if request.url.host == "storage":
+            return httpx.Response(200, json={})
+        return httpx.Response(302, headers={"Location": "http://storage/x"})
+
+    item = endpoint.GET_AUDIT_LOG
+    async with serving(redirect) as transport:
+        headers = {"X-Tinker-Weights-Access-Token": "very-secret"}
+        await transport.attempt(Request(item, item.path, headers=headers), {})
+    assert [True, False] == ["very-secret" in item.headers.values() for item in requests]
 
 
 # --- pools --------------------------------------------------------------------------------------

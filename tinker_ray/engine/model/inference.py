@@ -130,7 +130,7 @@ class ModuleInference:
 
 
 class FusedInference:
-    """Runs fused layers on flat rows."""
+    """Runs fused layers on flat rows, in torch's inference mode, whose operations start sooner."""
 
     def __init__(self, layers: FusedLayers) -> None:
         """Take the layers."""
@@ -138,6 +138,7 @@ class FusedInference:
         self._layers = layers
         self._rotary = RotaryTable(layers.rotary, layers.embedding)
 
+    @torch.inference_mode()
     def run_prompts(
         self,
         prompts: Sequence[npt.NDArray[np.int64]],
@@ -172,6 +173,7 @@ class FusedInference:
         last = layers.finish(hidden[last_rows], attended[last_rows], spans)
         return PromptStates(last, (), cache)
 
+    @torch.inference_mode()
     def step(
         self,
         tokens_N: torch.Tensor,
@@ -195,6 +197,7 @@ class FusedInference:
         hidden = self._layers.finish(hidden, attended, spans)
         return self._layers.unembed(hidden, spans)
 
+    @torch.inference_mode()
     def unembed(self, hidden: torch.Tensor, spans: Sequence[AdapterSpan]) -> torch.Tensor:
         """Map hidden states ``(N, hidden)`` to float32 logits ``(N, vocab)``."""
         return self._layers.unembed(hidden, spans)

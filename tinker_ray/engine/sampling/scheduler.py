@@ -49,21 +49,23 @@ class Scheduler:
         return not (self.waiting or self.ready or self.rows)
 
     def admit(self, budget_tokens: int) -> list[Job]:
-        """Take requests whose prompts are to be run now, at most ``budget_tokens`` padded tokens.
+        """Take requests whose prompts are to be run now, at most ``budget_tokens`` of prompts.
 
         The first one is taken whatever its length.
         """
         jobs: list[Job] = []
+        if not self.waiting:
+            return jobs
         num_rows = len(self.rows) + len(self.ready)
         longest = _longest([*self.rows, *self.ready])
-        longest_prompt = 0
+        num_tokens = 0
         while self.waiting:
             job = self.waiting[0]
             longest = max(longest, job.longest_tokens)
-            longest_prompt = max(longest_prompt, job.prompt_tokens)
+            num_tokens += job.prompt_tokens
             if job.num_rows and not self._has_room(num_rows, longest):
                 break
-            if jobs and (len(jobs) + 1) * longest_prompt > budget_tokens:
+            if jobs and num_tokens > budget_tokens:
                 break
             jobs.append(self.waiting.popleft())
             num_rows += job.num_rows

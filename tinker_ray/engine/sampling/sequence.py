@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -193,7 +194,7 @@ class Job:
         """Length of the prompt."""
         return len(self.request.prompt)
 
-    @property
+    @cached_property
     def longest_tokens(self) -> int:
         """Most tokens that one of its sequences can come to, prompt included."""
         return self.prompt_tokens + self.limit_tokens

@@ -109,7 +109,8 @@ async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG
     if first["type"] == "json_invalid":
         field = "body"
     reason = first.get("ctx", {}).get("error", "") if field == "body" else ""
-    message = f"{first['msg']}: {reason}" if reason else first["msg"]
+    problem = first["msg"].removeprefix("Value error, ")
+    message = f"{problem}: {reason}" if reason else problem
     return _refusal(_UNPROCESSABLE, f"{field}: {message}", field)
 
 

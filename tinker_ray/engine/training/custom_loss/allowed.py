@@ -7,31 +7,33 @@ result has a size that its arguments do not bound.
 from __future__ import annotations
 
 CELLWISE = """
-    abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-    asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp
-    clamp_max clamp_min clip copysign cos cosh cosine_similarity deg2rad digamma dist div divide eq
-    erf erfc erfinv exp exp2 expand_as expm1 fix float_power floor floor_divide fmax fmin fmod frac
-    ge greater greater_equal gt hardshrink heaviside hypot isclose isfinite isinf isnan isneginf
-    isposinf ldexp le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2
-    logical_and logical_not logical_or logical_xor logit lt masked_fill masked_select maximum
-    minimum mul multiply nan_to_num ne neg negative not_equal pairwise_distance positive pow prelu
-    rad2deg reciprocal relu remainder round rsqrt rsub selu sgn sigmoid sign signbit sin sinc sinh
-    sqrt square sub subtract tan tanh true_divide trunc where xlogy
+    abs absolute acos acosh add addcdiv addcmul allclose arccos arccosh arcsin arcsinh arctan
+    arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil
+    celu clamp clamp_max clamp_min clip copysign cos cosh cosine_similarity deg2rad digamma dist div
+    divide eq erf erfc erfinv exp exp2 expand_as expm1 fix float_power floor floor_divide fmax fmin
+    fmod frac ge greater greater_equal gt hardshrink heaviside hypot isclose isfinite isinf isnan
+    isneginf isposinf ldexp le lerp less less_equal lgamma log log10 log1p log2 logaddexp logaddexp2
+    logical_and logical_not logical_or logical_xor logit lt masked_fill masked_select max maximum
+    min minimum mul multiply nan_to_num ne neg negative not_equal pairwise_distance positive pow
+    prelu rad2deg reciprocal relu remainder round rsqrt rsub selu sgn sigmoid sign signbit sin sinc
+    sinh sqrt square sub subtract take_along_dim tan tanh true_divide trunc where xlogy
 """
 """Functions of torch and methods of tensors that work cell by cell."""
 
 REARRANGING = """
-    all allclose amax amin aminmax any argmax argmin argsort bfloat16 bool cat clone concat
-    concatenate contiguous count_nonzero cummax cummin cumprod cumsum detach diff dim dot double
-    fill flatten flip float full_like gather half index_add index_copy index_fill int
-    is_floating_point kthvalue log_softmax logcumsumexp logsumexp long masked_scatter max mean
-    median min moveaxis movedim nanmean nanmedian nanquantile nansum narrow ndimension nelement norm
-    numel ones_like permute prod quantile ravel reshape reshape_as roll scatter scatter_add
-    scatter_reduce select size softmax sort squeeze stack std std_mean sum swapaxes swapdims t
-    take_along_dim to topk transpose tril triu type type_as unflatten unsqueeze var var_mean vdot
-    view view_as zeros_like
+    all amax amin aminmax any argmax argmin argsort bfloat16 bool cat clone concat concatenate
+    contiguous count_nonzero cummax cummin cumprod cumsum detach diff dim dot double fill flatten
+    flip float full_like gather half index_add index_copy index_fill int is_floating_point kthvalue
+    log_softmax logcumsumexp logsumexp long masked_scatter mean median moveaxis movedim nanmean
+    nanmedian nansum narrow ndimension nelement norm numel ones_like permute prod ravel reshape
+    reshape_as roll scatter scatter_add scatter_reduce select size softmax sort squeeze stack std
+    std_mean sum swapaxes swapdims t to topk transpose tril triu type type_as unflatten unsqueeze
+    var var_mean vdot view view_as zeros_like
 """
 """Those that reduce, rearrange or join what they get."""
+
+MULTIPLYING = "outer quantile nanquantile"
+"""Those that give something for each pair of cells."""
 
 SPLITTING = "chunk split tensor_split unbind"
 """Those that give many views."""

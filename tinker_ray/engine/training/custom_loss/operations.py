@@ -122,7 +122,7 @@ def _named(source: Any, names: str, prefix: str, rule: SizeRule) -> dict[str, Op
     return {
         prefix + name: Operation(getattr(source, name), rule)
         for name in names.split()
-        if hasattr(source, name)
+        if callable(getattr(source, name, None))  # torch.float and its like are dtypes
     }
 
 
@@ -153,7 +153,7 @@ def _functions() -> Mapping[str, Operation]:
             **_named(torch, allowed.REARRANGING, "torch.", sizes.all_inputs),
             **_named(torch, allowed.SPLITTING, "torch.", sizes.pieces),
             **_named(torch, "matmul mm mv", "torch.", sizes.matrix_product),
-            **_named(torch, "outer", "torch.", sizes.product),
+            **_named(torch, allowed.MULTIPLYING, "torch.", sizes.product),
             **_named(torch, "zeros ones full", "torch.", sizes.filled),
             **_named(torch, "tile repeat_interleave", "torch.", sizes.repeated),
             **_named(nn, allowed.NEURAL, "torch.nn.functional.", sizes.broadcast),
@@ -173,7 +173,7 @@ def _methods() -> Mapping[str, Operation]:
             **_named(tensor, allowed.REARRANGING, "", sizes.all_inputs),
             **_named(tensor, allowed.SPLITTING, "", sizes.pieces),
             **_named(tensor, "matmul mm mv", "", sizes.matrix_product),
-            **_named(tensor, "outer", "", sizes.product),
+            **_named(tensor, allowed.MULTIPLYING, "", sizes.product),
             **_named(tensor, "new_zeros new_ones new_full", "", sizes.new_filled),
             **_named(tensor, "expand broadcast_to", "", sizes.expanded),
             **_named(tensor, "repeat tile repeat_interleave", "", sizes.repeated),

@@ -54,7 +54,7 @@ def broadcast(args: Arguments, kwargs: Mapping[str, Any]) -> int:
 
 
 def product(args: Arguments, kwargs: Mapping[str, Any]) -> int:
-    """Bound an outer product."""
+    """Bound what gives something for each pair of cells, as an outer product does."""
     return math.prod(tensor.numel() for tensor in tensors_in((args, kwargs)))
 
 
@@ -95,14 +95,16 @@ def ranged(args: Arguments, kwargs: Mapping[str, Any]) -> int:
 
 def expanded(args: Arguments, kwargs: Mapping[str, Any]) -> int:
     """Bound a tensor that is repeated to a given size; -1 keeps a dimension."""
-    numel = args[0].numel()
+    shape = args[0].shape
     sizes = _whole_numbers(kwargs.get("size", args[1:]))
-    return math.prod(numel if size == -1 else size for size in sizes)
+    kept = [1] * (len(sizes) - len(shape)) + list(shape)
+    return math.prod(old if size == -1 else size for size, old in zip(sizes, kept, strict=True))
 
 
 def repeated(args: Arguments, kwargs: Mapping[str, Any]) -> int:
     """Bound a tensor that is repeated a number of times."""
-    times = _whole_numbers((args[1:], list(kwargs.values())))
+    given = [value for key, value in kwargs.items() if key not in {"dim", "output_size"}]
+    times = _whole_numbers((args[1:], given))
     return int(args[0].numel()) * math.prod(max(1, number) for number in times)
 
 

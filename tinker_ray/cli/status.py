@@ -1,0 +1,154 @@
+"""``tinker-ray status``: the service, the embedded engines of this machine, a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinker_ray.cli.command import add
+from tinker_ray.cli.failure import EXIT_FAILED
+from tinker_ray.cli.terminal import Table, Terminal
+from tinker_ray.cli.wording import count
+from tinker_ray.config import EMBEDDED_API_KEY, Settings
+from tinker_ray.errors import ConfigurationError, TinkerError
+
+if TYPE_CHECKING:
+    from actors.overview import SessionOverview
+    from tinker_ray.engine.inventory import RecordedEngine
+
+SERVICE_S = 10.0
+ENGINE_S = 3.0
+"""How long to wait for an answer, of the service and of an engine on this machine."""
+
+Row = tuple[str, str, str]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add(app, status, "status")
+
+
+def status(
+    terminal: Terminal,
+    *,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray", help="A Ray cluster; by default that of RAY_ADDRESS.")
+    ] = None,
+) -> None:
+    """Show whether the service answers, and what runs on this machine and on a Ray cluster.
+
+    Ends with 1 if the service does not answer.
+    """
+    from tinker_ray.engine.inventory import recorded
+
+    settings = Settings.from_env(base_url=terminal.base_url)
+    value: dict[str, Any] = {
+        "service": _service(terminal, settings),
+        "engines": [_engine(terminal, each) for each in recorded(settings.home)],
+        "cluster": _cluster(ray_address or settings.ray_address),
+    }
+    rows = [_service_row(value["service"]), *map(_engine_row, value["engines"])]
+    rows += _cluster_rows(value["cluster"])
+    terminal.show(value, Table(("What", "Where", "State"), rows))
+    if value["service"]["reachable"] is False:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _service(terminal: Terminal, settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = {"base_url": settings.base_url, "reachable": None}
+    if settings.embedded_model is not None:  # it is started when it is used
+        return found
+    return found | _asked(terminal, None, SERVICE_S)
+
+
+def _engine(terminal: Terminal, engine: RecordedEngine) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": engine.name,
+        "url": engine.url,
+        "pid": engine.pid,
+        "folder": str(engine.folder),
+        "reachable": False,
+        "error": "its process is gone",
+    }
+    if engine.runs:
+        described |= {"error": None} | _asked(terminal, engine.url, ENGINE_S)
+    return described
+
+
+def _asked(terminal: Terminal, url: str | None, timeout_s: float) -> dict[str, Any]:
+    """Ask a service which models it has; one on this machine gets no key of its user's."""
+    address, key = (terminal.base_url, None) if url is None else (url, EMBEDDED_API_KEY)
+    try:
+        offered = terminal.clients.probe(address, key, timeout_s=timeout_s)
+    except TinkerError as error:
+        return {"reachable": False, "error": str(error)}
+    return {"reachable": True, "models": [model.model_name for model in offered]}
+
+
+def _cluster(address: str | None) -> dict[str, Any] | None:
+    if address is None:
+        return None
+    from actors.overview import overview
+
+    try:
+        seen = overview(address)
+    except ConfigurationError as error:
+        return {"address": address, "error": str(error)}
+    sessions = [_session(each) for each in seen.sessions]
+    return {"address": seen.address, "nodes": seen.nodes, "sessions": sessions}
+
+
+def _session(session: SessionOverview) -> dict[str, Any]:
+    known = dict(session.inventory or {})
+    holders = known.pop("holders", [])
+    return {
+        "session_id": session.session_id,
+        "namespace": session.namespace,
+        "actors": list(session.actors),
+        "error": session.problem,
+        **known,
+        "holders": [
+            {"kind": holder.kind, "actor": holder.actor, "node": holder.node} for holder in holders
+        ],
+    }
+
+
+def _service_row(service: dict[str, Any]) -> Row:
+    state = "started when it is used" if service["reachable"] is None else _state(service)
+    return "Service", service["base_url"], state
+
+
+def _engine_row(engine: dict[str, Any]) -> Row:
+    return "Engine on this machine", f"{engine['url']} (pid {engine['pid']})", _state(engine)
+
+
+def _state(asked: dict[str, Any]) -> str:
+    if asked["reachable"]:
+        return f"answers, {count(len(asked['models']), 'model')}"
+    return str(asked["error"])
+
+
+def _cluster_rows(cluster: dict[str, Any] | None) -> list[Row]:
+    if cluster is None:
+        return [("Ray", "-", "not asked: set RAY_ADDRESS or give --ray")]
+    if "error" in cluster:
+        return [("Ray", cluster["address"], cluster["error"])]
+    state = f"{count(cluster['nodes'], 'node')}, {count(len(cluster['sessions']), 'session')}"
+    sessions = [
+        ("Session on Ray", session["session_id"], describe_session(session))
+        for session in cluster["sessions"]
+    ]
+    return [("Ray", cluster["address"], state), *sessions]
+
+
+def describe_session(session: dict[str, Any]) -> str:
+    """Word what a session's actor says of itself."""
+    if session["error"] is not None:
+        return str(session["error"])
+    heartbeat = "beats" if session["heartbeat"] else "does not beat"
+    permits = f"{session['permits_in_use']}/{session['permits_limit']} permits in use"
+    models = count(len(session["trainings"]), "model") + " in training"
+    holders = count(len(session["holders"]), "permit holder")
+    pause = f", paused for {session['pause_s']:.1f} s" if session["pause_s"] else ""
+    return f"{heartbeat}, {holders}, {permits}, {models}{pause}"
