@@ -5,16 +5,20 @@ Blocks where upstream's does. Knows nothing that the session does not.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.bridge import Bridge
+from tinker_ray.clients.low_level import LowLevelClient
+from tinker_ray.wire.endpoint import Traffic
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
 
     from tinker_ray.clients.session import ClientSession
     from tinker_ray.clients.telemetry import Telemetry
@@ -101,6 +105,21 @@ class Holder:
     ) -> T:
         """Call a function that sends a request, which repeats what may pass by itself."""
         return await func(*args, **kwargs)
+
+    def aclient(
+        self, client_pool_type: ClientConnectionPoolType = ClientConnectionPoolType.TRAIN
+    ) -> AbstractContextManager[LowLevelClient]:
+        """Lend a client that sends requests by path; its coroutines run on :meth:`get_loop`."""
+        traffic = Traffic(client_pool_type.value)
+        return contextlib.nullcontext(LowLevelClient(self.session.link, traffic))
+
+    def get_training_client_id(self) -> int:
+        """Issue the number of a model that a script makes by itself. Blocks.
+
+        Raises:
+            APIError: The service refused or could not be reached.
+        """
+        return APIFuture.start(self.session.number("model")).result()
 
     def close(self) -> None:
         """Finish the session; idempotent. Blocks."""

@@ -14,16 +14,21 @@ from tinker_ray.wire import json_value
 from tinker_ray.wire.endpoint import Endpoint, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from tinker_ray.core.link import Link
 
 
 class LowLevelClient:
-    """Sends requests by method and path."""
+    """Sends requests by method and path.
 
-    def __init__(self, link: Link, traffic: Traffic = Traffic.TRAIN) -> None:
-        self._link = link
+    Args:
+        open_link: Gives the connections.
+        traffic: Whose connections to use.
+    """
+
+    def __init__(self, open_link: Callable[[], Awaitable[Link]], traffic: Traffic) -> None:
+        self._open_link = open_link
         self._traffic = traffic
 
     async def get(self, path: str, *, cast_to: Any = None, options: Any = None) -> Any:  # noqa: ANN401
@@ -86,7 +91,8 @@ class LowLevelClient:
             raise ConfigurationError(message)
         endpoint = Endpoint(method, path.replace("{", "{{").replace("}", "}}"), self._traffic)
         given = dict(options or {})
-        response = await self._link.send(
+        link = await self._open_link()
+        response = await link.send(
             endpoint,
             None if method == "GET" else json_body(endpoint, body),
             query=given.get("params"),
