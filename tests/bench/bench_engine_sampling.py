@@ -4,7 +4,7 @@
 
 The same prompts, batched and one by one, in turns so that a busy machine is busy for all. Without
 ``--model`` a Llama of 0.9 million random parameters is made on the spot. ``generate`` has torch's
-default number of threads, the sampler its own choice.
+default number of threads, the sampler its own choice of lanes, unless a contender says otherwise.
 """
 
 from __future__ import annotations
@@ -113,9 +113,10 @@ def run(directory: Path, rounds: int, num_prompts: int = NUM_PROMPTS) -> dict[st
     rng = np.random.default_rng(0)
     lengths = rng.integers(8, 24, num_prompts)
     prompts = [rng.integers(3, base.vocab_size, length) for length in lengths]
-    sampler = Sampler(base)
+    sampler, one_lane = Sampler(base), Sampler(base, num_lanes=1)
     contenders: dict[str, Callable[[], int]] = {
         "engine": lambda: sample(sampler, prompts, None),
+        "engine_one_lane": lambda: sample(one_lane, prompts, None),
         "engine_with_adapter": lambda: sample(sampler, prompts, adapter),
         "generate_batched": lambda: generate(model, prompts),
         "generate_batched_one_thread": lambda: with_threads(1, lambda: generate(model, prompts)),
@@ -133,10 +134,14 @@ def run(directory: Path, rounds: int, num_prompts: int = NUM_PROMPTS) -> dict[st
             if round_number:  # the first round warms up
                 values[name].append(value)
     sampler.close()
+    one_lane.close()
     return {
         "what": f"{num_prompts} prompts of 8 to 23 tokens, {MAX_TOKENS} tokens each, tokens/s",
         "num_parameters": base.num_parameters,
-        "threads": {"engine": base.num_threads, "generate": torch.get_num_threads()},
+        "threads": {
+            "engine": base.num_threads * base.num_lanes,
+            "generate": torch.get_num_threads(),
+        },
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "load_average": os.getloadavg(),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +31,6 @@ FAMILIES = ["llama", "qwen2", "qwen3"]
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     directory = tmp_path_factory.mktemp("model") / str(request.param)
     return BaseModel.load("m", make_tiny_model(directory, request.param, tied=False))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the sampler runs small models."""
-    default = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(default)
 
 
 def make_adapter(base: BaseModel, rank: int, seed: int, **flags: bool) -> Adapter:
@@ -117,7 +107,6 @@ def test_fused_layers_agree_with_the_modules_step_by_step(family: BaseModel) -> 
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_bits_of_a_row_do_not_depend_on_its_batch_mates(family: BaseModel) -> None:
     fused, _ = both(family)
     adapters = [make_adapter(family, 4, 1), None, make_adapter(family, 8, 2)]
@@ -129,7 +118,6 @@ def test_bits_of_a_row_do_not_depend_on_its_batch_mates(family: BaseModel) -> No
         assert torch.equal(alone[:, 0], together[:, index])
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_asking_for_every_position_changes_no_bit_of_the_last(family: BaseModel) -> None:
     fused, _ = both(family)
     prompts = some_prompts(3, 9, 4, 14, 2)

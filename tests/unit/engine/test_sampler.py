@@ -414,7 +414,7 @@ def test_numbers_that_overflow_midway_do_not_reach_later_rows(
 ) -> None:
     expected = only(sampler.submit(job(max_tokens=40))).tokens
     busy = [sampler.submit(job(seed=seed, max_tokens=30)) for seed in range(4)]
-    step = sampler._step
+    step = sampler._lanes[0]._step
     for cache in (step._cache._keys, step._cache._values):
         for tensor in cache:
             tensor.fill_(float("nan"))
@@ -518,3 +518,30 @@ def test_a_request_that_breaks_the_first_draw_is_answered_and_the_next_is_drawn(
     with pytest.raises(EngineError):
         broken.result(20)
     assert len(only(sampler.submit(job())).tokens) == 8
+
+
+def test_lanes_share_a_load_and_draw_the_same(
+    base: BaseModel, adapters: list[Adapter | None]
+) -> None:
+    requests = [job(seed=seed, adapter=adapters[seed % 3], max_tokens=9) for seed in range(160)]
+    answers: list[list[list[tuple[list[int], list[float] | None]]]] = []
+    for num_lanes in (1, 3):
+        sampler = Sampler(base, num_lanes=num_lanes)
+        futures = [sampler.submit(request) for request in requests]
+        answers.append([content(future.result(30)) for future in futures])
+        sampler.close()
+    assert answers[0] == answers[1]
+
+
+def test_a_small_load_stays_in_one_lane_and_a_large_one_is_spread(base: BaseModel) -> None:
+    sampler = Sampler(base, num_lanes=2)
+    loads: list[list[int]] = []
+    many = SampleJob(PROMPT, None, params(max_tokens=None), num_samples=40)
+    for count in (3, 9):
+        futures = [sampler.submit(many) for _ in range(count)]
+        loads.append([lane.load for lane in sampler._lanes])
+        for future in futures:
+            future.cancel()
+    sampler.close()
+    assert [[120, 0], [200, 160]] == loads
+    assert [0, 0] == [lane.load for lane in sampler._lanes]

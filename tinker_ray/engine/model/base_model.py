@@ -138,6 +138,15 @@ class BaseModel:
             return 1
         return max(1, torch.get_num_threads() // 2)
 
+    @property
+    def num_lanes(self) -> int:
+        """Batches of rows to draw from at once, each with a thread of its own.
+
+        Small models have a second one if there is a core for it: two threads with operations of
+        their own get more out of two cores than two threads in every operation.
+        """
+        return 2 if self.num_parameters < _MANY_PARAMETERS and torch.get_num_threads() > 1 else 1
+
     def run(
         self,
         tokens_BT: torch.Tensor,

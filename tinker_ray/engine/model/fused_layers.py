@@ -1,6 +1,6 @@
 """The layers of Llama, Qwen2 and Qwen3, written as few large operations on flat rows.
 
-Does what transformers' modules do in inference, on their weights, in a third of the operations: one
+Does what transformers' modules do in inference, on their weights, in half of the operations: one
 product for queries, keys and values, one for gate and up, residuals added in place. Rows may be
 tokens of anything, because attention is passed in. Knows nothing of caches or batches.
 
