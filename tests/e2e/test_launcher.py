@@ -64,7 +64,7 @@ class User:
 
 
 def engines(home: Path) -> list[psutil.Process]:
-    """Every engine process that works under a home."""
+    """Every engine process that works under a home, without those that only wait for one."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -73,7 +73,8 @@ def engines(home: Path) -> list[psutil.Process]:
             continue
         if "--until-unused" in line and any(str(home) in part for part in line):
             found.append(process)
-    return found
+    waiting = {process.ppid() for process in found if process.is_running()}
+    return [process for process in found if process.pid not in waiting]
 
 
 def answers(url: str) -> bool:
@@ -139,6 +140,31 @@ def test_threads_share_one_engine_and_its_data_outlives_it(model: str, home: Pat
     held[3].close()
     process.wait(20)
     assert list(home.glob("embedded/*/data/ledger.sqlite"))
+
+
+def test_an_engine_outlives_what_kills_the_children_of_its_starter(model: str, home: Path) -> None:
+    starter = User(model, home)
+    url = starter.url()
+    other = User(model, home)
+    assert other.url() == url
+    children = psutil.Process(starter.process.pid).children()
+    assert children
+    for child in children:
+        child.kill()
+    starter.kill()
+    assert answers(url)
+    (process,) = engines(home)
+    other.leave()
+    process.wait(20)
+    assert "nobody uses it" in next(home.glob("embedded/*/engine.log")).read_text()
+
+
+def test_ctrl_c_does_not_reach_a_shared_engine(model: str, home: Path) -> None:
+    with launcher.embedded(model, home) as engine:
+        (process,) = engines(home)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
+        assert answers(engine.url)
 
 
 def test_an_engine_that_was_killed_is_started_again(model: str, home: Path) -> None:

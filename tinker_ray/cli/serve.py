@@ -84,6 +84,7 @@ def serve(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Serve base models over the Tinker API, until Ctrl-C."""
     if until_unused is not None:
+        server.go_on_in_child(lock_fd)
         server.stop_when_unused(until_unused)
     server.serve(
         server.ServeOptions(

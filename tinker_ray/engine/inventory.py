@@ -6,11 +6,10 @@ Reads what the launcher writes; takes none of its locks, so that looking changes
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinker_ray.engine.launcher import STATE_FILE
+from tinker_ray.engine.launcher import STATE_FILE, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,4 @@ def _read(state: Path) -> RecordedEngine | None:
         url, pid = str(content["url"]), int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError):  # an engine that starts or ends just now
         return None
-    return RecordedEngine(state.parent.name, url, pid, _runs(pid), state.parent)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return RecordedEngine(state.parent.name, url, pid, runs(pid), state.parent)

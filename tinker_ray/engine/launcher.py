@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 STATE_FILE = "engine.json"
 _LOG_LINES = 12
-_READY = re.compile(r"ready at (http://\S+)")
+_READY = re.compile(r"ready at (http://\S+) .*, process (\d+)$")
 
 
 class EmbeddedEngine:
@@ -64,13 +64,7 @@ class EmbeddedEngine:
 
     def is_alive(self) -> bool:
         """Tell whether the engine's process still runs."""
-        try:
-            os.kill(self.process.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
+        return runs(self.process.pid)
 
     def close(self) -> None:
         """Let go of the engine, which stops if nobody else holds it. Idempotent."""
@@ -110,6 +104,21 @@ def embedded(model: str, home: Path) -> EmbeddedEngine:
     except BaseException:
         lease.leave()
         raise
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process of this machine runs; one that only waits to be noticed does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:  # ended a moment ago, or a system without /proc
+        return not Path("/proc/self/stat").exists()
+    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def join(process: EngineProcess, url: str) -> EmbeddedEngine:
@@ -248,6 +257,7 @@ def _start(folder: Path, specs: list[str], lock: int) -> _Found:
             pass_fds=(lock,),
             start_new_session=True,
         )
+    # What was started waits for the engine, which is its child: see server.go_on_in_child.
     threading.Thread(target=process.wait, name="embedded-engine", daemon=True).start()
     with contextlib.closing(_stdout(process)) as stdout:
         ready = next((found for line in stdout if (found := _READY.search(line))), None)
@@ -255,7 +265,7 @@ def _start(folder: Path, specs: list[str], lock: int) -> _Found:
         lines = (folder / ENGINE_LOG).read_text(errors="replace").splitlines()[-_LOG_LINES:]
         message = "the embedded engine did not start; its last output:\n" + "\n".join(lines)
         raise EngineStartError(message)
-    engine = _Found(ready.group(1), process.pid)
+    engine = _Found(ready.group(1), int(ready.group(2)))
     scratch = state.with_suffix(".tmp")
     scratch.write_text(json.dumps({"pid": engine.pid, "url": engine.url}))
     scratch.replace(state)

@@ -1,6 +1,7 @@
 """Runs an engine in this process until it is told to stop.
 
-One line on standard output says that it answers, and where; everything else goes to standard error.
+One line on standard output says that it answers, and where; everything else goes to standard error,
+such as why it stops.
 Imports of torch and FastAPI happen in :func:`serve`, after the cheap things that can go wrong.
 
 Invariant: a data folder has one engine, whose process holds a lock on it from first to last.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 STATE_FILE = "engine.json"
 LOCK_FILE = "engine.lock"
 _SWITCH_INTERVAL_S = 0.001
+_MAX_EXIT_CODE = 255
 _EXPORT_TIMEOUT_S = 1.0
 
 
@@ -85,6 +88,27 @@ def parse_models(specs: Sequence[str]) -> list[tuple[str, Path]]:
     return list(models.items())
 
 
+def go_on_in_child(lock: int | None) -> None:
+    """Go on in a child of this process, which does nothing but wait for the child's end.
+
+    For an engine that other processes share. What ends a process's children, as Ray does when a
+    worker ends, finds the waiting process and not the engine; and whoever started the engine, it
+    has a parent that takes note of its end. Ctrl-C and hang-ups concern those who use it.
+
+    Args:
+        lock: An open file that belongs to the engine alone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    child = os.fork()
+    if child == 0:
+        return
+    for descriptor in {0, 1, 2} | ({lock} if lock is not None else set()):
+        os.close(descriptor)
+    _, status = os.waitpid(child, 0)
+    os._exit(min(abs(os.waitstatus_to_exitcode(status)), _MAX_EXIT_CODE))
+
+
 def stop_when_unused(lock_file: Path) -> None:
     """Stop this process as soon as nobody holds a shared lock on a file.
 
@@ -96,9 +120,14 @@ def stop_when_unused(lock_file: Path) -> None:
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # held until the process has ended
         lock_file.with_name(STATE_FILE).unlink(missing_ok=True)
+        _say_stopping("nobody uses it any more")
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="users", daemon=True).start()
+
+
+def _say_stopping(why: str) -> None:
+    print(f"tinker-ray engine stops: {why}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def serve(options: ServeOptions) -> None:
@@ -111,6 +140,7 @@ def serve(options: ServeOptions) -> None:
     if not options.keys and not _is_loopback(options.host):
         message = f"--host {options.host} can be reached by others: give --api-key or --api-keys"
         raise EngineStartError(message, category="user")
+    faulthandler.enable()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with _locked(options), contextlib.closing(_listen(options)) as listener:
@@ -140,11 +170,18 @@ async def _run(
         address, port = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         names = ", ".join(name for name, _ in options.models)
-        print(f"tinker-ray engine ready at http://{shown}:{port} ({names})", flush=True)  # noqa: T201
+        ready = f"tinker-ray engine ready at http://{shown}:{port} ({names}), process {os.getpid()}"
+        print(ready, flush=True)  # noqa: T201
 
-    app = create_app(host)
+    def stop(signal_name: str) -> None:
+        _say_stopping(signal_name)
+        host.release()
+
+    is_shared = options.lock is not None  # then Ctrl-C is for those who use it
+    signals = [signal.SIGTERM] if is_shared else [signal.SIGTERM, signal.SIGINT]
+    server = HttpServer(create_app(host), signals=signals, on_ready=say_ready, on_stop=stop)
     try:
-        await HttpServer(app, on_ready=say_ready, on_stop=host.release).serve([listener])
+        await server.serve([listener])
     finally:
         is_idle = await host.close()
     return is_idle

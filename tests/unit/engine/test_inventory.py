@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from tinker_ray.engine.inventory import RecordedEngine, recorded
+from tinker_ray.engine.launcher import runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +38,11 @@ def test_a_state_that_is_half_written_is_left_out(tmp_path: Path) -> None:
 
 def test_a_home_that_is_not_there_has_no_engines(tmp_path: Path) -> None:
     assert [] == recorded(tmp_path / "none")
+
+
+def test_a_process_that_only_waits_to_be_noticed_does_not_run() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not runs(process.pid)
+    assert not runs(process.pid)
+    assert runs(os.getpid())

@@ -11,7 +11,7 @@ import uvicorn
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
@@ -21,16 +21,23 @@ _KEEP_ALIVE_S = 75
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an app until SIGINT, SIGTERM or :meth:`stop`; a second SIGINT does not wait.
+    """Serves an app until a signal or :meth:`stop`; a second signal does not wait.
 
     Args:
         app: The app.
+        signals: The signals that end it.
         on_ready: Called when the server answers.
-        on_stop: Called when it is told to stop, before it waits for requests under way.
+        on_stop: Called when it is told to stop, before it waits for requests under way, with the
+            name of the signal.
     """
 
     def __init__(
-        self, app: ASGIApp, *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+        self,
+        app: ASGIApp,
+        *,
+        signals: Sequence[signal.Signals],
+        on_ready: Callable[[], None],
+        on_stop: Callable[[str], None],
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -43,14 +50,15 @@ class HttpServer(uvicorn.Server):
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         super().__init__(config)
+        self._signals = signals
         self._on_ready = on_ready
         self._on_stop = on_stop
 
-    def stop(self) -> None:
-        """End serving; at the second call at once."""
+    def stop(self, number: signal.Signals) -> None:
+        """End serving because of a signal; at the second call at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
-        self._on_stop()
+        self._on_stop(number.name)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, and say so."""
@@ -61,10 +69,10 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Stop at the first signal; uvicorn itself would raise it again at the end."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+        for number in self._signals:
+            loop.add_signal_handler(number, self.stop, number)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals:
                 loop.remove_signal_handler(number)
