@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from tinker_ray.clients.service import ServiceClient
     from tinker_ray.clients.training import TrainingClient
     from tinker_ray.clients.training import TrainingClient as BackcompatTrainingClientFuture
+    from tinker_ray.core.download import Downloaded
     from tinker_ray.rl.pool import RolloutPool
     from tinker_ray.transport.timeout import Timeout
 
@@ -95,6 +96,7 @@ _LAZY = {
     "AdminClient": f"{_CLIENTS}.admin:AdminClient",
     "BackcompatSamplingClientFuture": f"{_CLIENTS}.sampling:SamplingClient",
     "BackcompatTrainingClientFuture": f"{_CLIENTS}.training:TrainingClient",
+    "Downloaded": "tinker_ray.core.download:Downloaded",
     "LossHandle": f"{_CLIENTS}.loss_handle:LossHandle",
     "PerDatumLossFn": f"{_CLIENTS}.loss_handle:PerDatumLossFn",
     "RequestOptions": f"{_CLIENTS}.options:RequestOptions",
@@ -134,6 +136,7 @@ __all__ = [
     "DimuonOptimizerConfig",
     "DimuonParams",
     "DmelChunk",
+    "Downloaded",
     "EncodedTextChunk",
     "EngineError",
     "EngineStartError",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.pages import PAGE, Pages
 from tinker_ray.clients.registry_client import RegistryClient
 from tinker_ray.config import Secret, Settings
+from tinker_ray.core.registry import RegistryCore
 from tinker_ray.types import ParsedCheckpointTinkerPath
 
 if TYPE_CHECKING:
-    from tinker_ray.clients.api_future import APIFuture
+    import os
+
+    from tinker_ray.core.download import Downloaded, Progress
     from tinker_ray.types import (
         Checkpoint,
         CheckpointArchiveUrlResponse,
@@ -120,6 +125,78 @@ class CheckpointCalls(RegistryClient):
     ) -> ExternalWeightsUrlsResponse:
         """Async twin of :meth:`get_external_weights_urls`."""
         return await self.get_external_weights_urls(tinker_path)
+
+    # --- downloading ----------------------------------------------------------------------------
+
+    def download_checkpoint_archive(
+        self,
+        tinker_path: str,
+        destination: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> APIFuture[Downloaded]:
+        """Download a checkpoint's archive into this process's file system.
+
+        What has arrived stays beside the destination until all is there, for the next call to go on
+        from; a SHA-256 that the service names is checked. Cancelling the future stops it.
+
+        Args:
+            tinker_path: The checkpoint.
+            destination: The file, or a folder to put ``<run>_<kind>_<name>.tar`` into.
+            progress: Hears the bytes so far and in all (None if unknown), in the thread of the
+                clients: it should return at once.
+            overwrite: Replace a file that is there.
+
+        Raises:
+            ValueError: The path has the wrong shape.
+            FileNotFoundError: There is no such folder.
+            FileExistsError: There is such a file.
+        """
+        name = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path).tinker_path
+        file = Path(destination).expanduser().absolute()
+        if file.is_dir():
+            file /= f"{name.removeprefix('tinker://').replace('/', '_')}.tar"
+        if not file.parent.is_dir():
+            message = f"there is no folder {file.parent}: make it, or name another destination"
+            raise FileNotFoundError(message)
+        if file.exists() and not overwrite:
+            message = f"{file} exists: pass overwrite=True to replace it"
+            raise FileExistsError(message)
+        return APIFuture.start(self._download(tinker_path, file, progress, overwrite))
+
+    async def download_checkpoint_archive_async(
+        self,
+        tinker_path: str,
+        destination: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Downloaded:
+        """Async twin of :meth:`download_checkpoint_archive`."""
+        return await self.download_checkpoint_archive(
+            tinker_path, destination, progress=progress, overwrite=overwrite
+        )
+
+    async def _download(
+        self,
+        tinker_path: str,
+        file: Path,
+        progress: Progress | None,
+        overwrite: bool,  # noqa: FBT001 - passed on
+    ) -> Downloaded:
+        from tinker_ray.core.download import download_checkpoint
+
+        link = await self._session.link()
+        return await download_checkpoint(
+            self._session.settings,
+            link.flags,
+            RegistryCore(link),
+            tinker_path,
+            file,
+            progress=progress,
+            overwrite=overwrite,
+        )
 
     # --- changing -------------------------------------------------------------------------------
 

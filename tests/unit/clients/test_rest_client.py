@@ -4,6 +4,7 @@ import inspect
 import pickle
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +206,19 @@ def test_a_copy_needs_a_project_and_hides_the_token(monkeypatch: pytest.MonkeyPa
         given["weights_access_token"],
     )
     assert HUSH not in repr(given)
+
+
+def test_a_download_says_at_the_call_what_is_wrong_with_its_destination(tmp_path: Path) -> None:
+    download = Rest().client.download_checkpoint_archive
+    there = tmp_path / "S1:train:0_weights_a.tar"
+    there.write_bytes(b"old")
+    with pytest.raises(ValueError, match="invalid checkpoint path"):
+        download("weights/a", tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing: make it"):
+        download(STATE, tmp_path / "missing" / "a.tar")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        download(STATE, tmp_path)
+    assert b"old" == there.read_bytes()
 
 
 # --- without a session ----------------------------------------------------------------------------
