@@ -50,7 +50,7 @@ def test_ctrl_c_at_random_moments_leaves_nothing_running_and_the_run_reaches_its
     chance = random.Random(seed)
     for number, mode in enumerate(MODES):
         steps = chance.randint(1, 4) if number % 2 else 0  # 0: while things are being started
-        seconds = chance.uniform(0.3, 1.5 if steps else 9.0)
+        seconds = chance.uniform(0.3, 1.5) if steps else chance.uniform(0.8, 9.0)
         code = interrupt(tmp_path, mode, steps=steps, seconds=seconds)
         moment = f"{mode} mode, interrupted {seconds:.1f} s after {steps} steps"
         story = f"seed {seed}, {moment}:\n{output(tmp_path)}"
