@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from tinker_ray.errors import ConfigurationError
 
@@ -311,3 +312,13 @@ def engine_environment() -> dict[str, str]:
         "CLOUDFLARE_ACCESS_CLIENT_SECRET",
     )
     return {name: value for name, value in os.environ.items() if name not in secrets}
+
+
+def proxy_for(origin: str) -> str | None:
+    """The proxy that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` name for an address."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parsed = urlsplit(origin)
+    if proxy_bypass(parsed.hostname or ""):
+        return None
+    return getproxies().get(parsed.scheme)

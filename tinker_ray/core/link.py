@@ -24,7 +24,7 @@ from tinker_ray.wire import json_value
 from tinker_ray.wire.codec import JSON, Body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tinker_ray.transport.auth import Credentials
     from tinker_ray.transport.message import Response, Transport
@@ -47,13 +47,35 @@ class EventSink(Protocol):
         ...
 
 
-class Promise(BaseModel):
-    """What the service answers to a long operation: where to ask for its result."""
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the service answers to a long operation: where to ask for its result.
+
+    A plain value read by hand, because there is one for every sample.
+    """
 
     request_id: str
     model_id: str | None = None
-    sample_sequence_ids: list[str] | None = None
+    sample_sequence_ids: Sequence[str] | None = None
     roundtrip_s: float = 0.0
+
+    @classmethod
+    def read(cls, response: Response, roundtrip_s: float) -> Promise:
+        """Read a 2xx answer.
+
+        Raises:
+            APIResponseValidationError: It is no promise.
+        """
+        try:
+            body = json_value.loads(response.content)
+            request_id = json_value.required(body, "request_id", str)
+            model_id = json_value.optional(body, "model_id", str)
+            ids = json_value.optional(body, "sample_sequence_ids", list)
+            for number, item in enumerate(ids or ()):
+                json_value.typed(item, str, f"sample_sequence_ids[{number}]")
+        except WireFormatError as error:
+            raise _misfit(response, "Promise", error) from error
+        return cls(request_id, model_id, ids, roundtrip_s)
 
 
 @dataclass
@@ -150,9 +172,7 @@ class Link:
         """
         started = self.clock.now()
         response = await self.send(endpoint, body, headers=headers)
-        promise = validate(response, Promise)
-        promise.roundtrip_s = self.clock.now() - started
-        return promise
+        return Promise.read(response, self.clock.now() - started)
 
     def report(self, name: str, data: dict[str, object], severity: EventSeverity) -> None:
         """Let the service's telemetry hear of an event, if it is wanted there."""
@@ -217,8 +237,10 @@ def validate(response: Response, answer: type[R]) -> R:
     try:
         return answer.model_validate(json_value.loads(response.content))
     except (ValidationError, WireFormatError) as error:
-        message = f"the service's answer is not a {answer.__name__}: {error}"
-        excerpt = response.content[:2000].decode(errors="replace")
-        raise APIResponseValidationError(
-            message, status_code=response.status, body=excerpt
-        ) from error
+        raise _misfit(response, answer.__name__, error) from error
+
+
+def _misfit(response: Response, name: str, error: Exception) -> APIResponseValidationError:
+    message = f"the service's answer is not a {name}: {error}"
+    excerpt = response.content[:2000].decode(errors="replace")
+    return APIResponseValidationError(message, status_code=response.status, body=excerpt)

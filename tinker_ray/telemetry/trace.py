@@ -9,6 +9,7 @@ messages quote requests.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -33,16 +34,25 @@ _SCOPE = "tinker_ray"
 _application_tracer: Tracer = trace.get_tracer(_SCOPE)
 
 
+_LOOK_AGAIN_S = 0.1
+"""How often to look for a provider of the application's: looking reads the environment."""
+
+
 class _Own:
-    """The tracer of this package's own provider, while it exports."""
+    """The tracer of this package's own provider, while it exports, and when there was none."""
 
     tracer: Tracer | None = None
+    none_until: float = 0.0
 
 
 def _active_tracer() -> Tracer | None:
     if _Own.tracer is not None:
         return _Own.tracer
+    now = time.monotonic()
+    if now < _Own.none_until:
+        return None
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        _Own.none_until = now + _LOOK_AGAIN_S
         return None
     return _application_tracer
 

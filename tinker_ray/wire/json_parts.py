@@ -23,7 +23,9 @@ from tinker_ray.types import (
 from tinker_ray.wire.json_value import floats, indices, ints, optional, required, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from tinker_ray.types import ModelInputChunk
 
@@ -38,7 +40,7 @@ def model_input_to_json(model_input: ModelInput) -> dict[str, Any]:
 
 def _chunk_to_json(chunk: ModelInputChunk) -> dict[str, Any]:
     if isinstance(chunk, EncodedTextChunk):
-        return {"tokens": np.asarray(chunk.tokens).tolist(), "type": chunk.type}
+        return {"tokens": _plain(chunk.tokens), "type": chunk.type}
     if isinstance(chunk, DmelChunk):
         return {"dmel": base64.b64encode(chunk.dmel).decode(), "type": chunk.type}
     fields: dict[str, Any] = {"format": chunk.format, "type": chunk.type}
@@ -47,6 +49,13 @@ def _chunk_to_json(chunk: ModelInputChunk) -> dict[str, Any]:
     if isinstance(chunk, ImageChunk):
         return {"data": base64.b64encode(chunk.data).decode(), **fields}
     return {"location": chunk.location, **fields}
+
+
+def _plain(tokens: Sequence[int] | npt.NDArray[np.integer]) -> list[int] | npt.NDArray[np.integer]:
+    """Give tokens as what JSON is written from."""
+    if isinstance(tokens, np.ndarray):
+        return np.ascontiguousarray(tokens)
+    return tokens if isinstance(tokens, list) else list(tokens)
 
 
 def model_input_from_json(value: object, where: str) -> ModelInput:

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any
 
 import numpy as np
+import orjson
 
 from tinker_ray.errors import WireFormatError
 
@@ -25,9 +26,14 @@ def dumps(value: object, where: str = "") -> bytes:
         WireFormatError: There is something that JSON does not have, such as NaN or an infinity.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        if b"null" in content:  # which is also what it makes of a NaN
+            content = json.dumps(
+                value, allow_nan=False, separators=(",", ":"), default=np.ndarray.tolist
+            ).encode()
     except (ValueError, TypeError) as error:
         raise WireFormatError(f"JSON cannot carry this: {error}", field=where) from error
+    return content
 
 
 def loads(content: bytes, where: str = "body") -> dict[str, Any]:
@@ -37,11 +43,19 @@ def loads(content: bytes, where: str = "body") -> dict[str, Any]:
         WireFormatError: The bytes are not a JSON object.
     """
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise WireFormatError(f"not JSON: {error}", field=where) from error
+        value = orjson.loads(content)
+    except ValueError:
+        value = _strictly_loads(content, where)
     body: dict[str, Any] = typed(value, dict, where)
     return body
+
+
+def _strictly_loads(content: bytes, where: str) -> Any:  # noqa: ANN401
+    """Decode what orjson will not: numbers without bounds, which are refused by their field."""
+    try:
+        return json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireFormatError(f"not JSON: {error}", field=where) from error
 
 
 def _refuse_constant(name: str) -> float:

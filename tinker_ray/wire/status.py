@@ -52,6 +52,16 @@ def is_success(status: int, *, redirects: bool = False) -> bool:
     return 200 <= status < (400 if redirects else 300)  # noqa: PLR2004
 
 
+def is_redirect(status: int) -> bool:
+    """Tell whether the answer is somewhere else."""
+    return status in {301, 302, 303, 307, 308}
+
+
+def keeps_method(status: int) -> bool:
+    """Tell whether a redirect is to be followed with the method and the body of the request."""
+    return status in {307, 308}
+
+
 def is_proxy_rejection(status: int, headers: Mapping[str, str]) -> bool:
     """Tell whether an answer is a proxy's that rejects everything: an empty 400.
 
