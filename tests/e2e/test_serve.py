@@ -110,6 +110,26 @@ def test_it_asks_for_its_key(serve: Callable[..., Served]) -> None:
     assert served.end(signal.SIGTERM) == 0
 
 
+def test_keys_of_a_file_own_what_they_make(serve: Callable[..., Served], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("anna:tml-a\nbela:tml-b:pears\n")
+    served = serve(
+        "--api-keys", str(keys), "--api-key", "tml-c", "--flag", "fwdbwd_max_chunk_len=9"
+    )
+    opened = {"tags": [], "sdk_version": "0"}
+    session = served.post("create_session", opened, **{"X-API-Key": "tml-a"})
+    beat = {"session_id": session["session_id"]}
+    for key, code in (("tml-b", 404), ("tml-c", 404), ("tml-d", 401)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            served.post("session_heartbeat", beat, **{"X-API-Key": key})
+        assert (key, code) == (key, caught.value.code)
+        caught.value.close()
+    assert served.post("session_heartbeat", beat, **{"X-API-Key": "tml-a"})
+    config = served.post("client/config", {}, **{"X-API-Key": "tml-a"})
+    assert config["fwdbwd_max_chunk_len"] == 9
+    assert served.end(signal.SIGTERM) == 0
+
+
 def refusal(*arguments: str) -> str:
     """Run a command that cannot work; return its one line on standard error."""
     command = [*SERVE, *arguments]
@@ -131,6 +151,12 @@ def test_what_cannot_be_served_is_refused_in_one_line(
     assert "unknown model 'nope'" in refusal("--model=nope", *other)
     assert "no config.json" in refusal(f"--model=x={tmp_path}", *other)
     assert "--api-key" in refusal(model, *other, "--host", "0.0.0.0")  # noqa: S104
+    assert "pjwt_auth_enabled" in refusal(model, *other, "--flag", "nope=1")
+    assert "cannot read the keys" in refusal(model, *other, "--api-keys", str(tmp_path / "none"))
+    (tmp_path / "keys").write_text("tml-secret\n")
+    told = refusal(model, *other, "--api-keys", str(tmp_path / "keys"))
+    assert "line 1" in told
+    assert "tml-secret" not in told
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama"}')
     assert "cannot load" in refusal(f"--model=x={tmp_path / 'broken'}", *other, "--port", "0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.fakes.engine import MODEL, EngineClient, sample_body
-from tests.fakes.running_engine import Running, step
+from tests.fakes.running_engine import Running, save, step
 from tinker_ray.engine.settings import HostSettings
 from tinker_ray.wire import codec
 
@@ -107,3 +107,25 @@ async def test_a_sampler_tells_what_it_samples_from(client: EngineClient) -> Non
         MODEL,
         None,
     )
+
+
+async def test_a_sampling_session_is_opened_once_per_place_for_one_version_of_weights(
+    client: EngineClient,
+) -> None:
+    await client.open_session()
+    body = {
+        "session_id": client.session_id,
+        "sampling_session_seq_id": 0,
+        "base_model": MODEL,
+        "model_path": None,
+    }
+    first, second = [await client.post("create_sampling_session", body) for _ in range(2)]
+    assert first == second
+    model_id = await client.create_model()
+    path = await save(client, model_id, 1, "w", "save_weights_for_sampler")
+    other = {**body, "model_path": path}
+    answer = await client.post("create_sampling_session", other, status=400)
+    assert answer["field"] == "sampling_session_seq_id"
+    unnamed = {"model_id": model_id, "seq_id": 2, "sampling_session_seq_id": 0}
+    answer = await client.post("save_weights_for_sampler", unnamed, status=400)
+    assert answer["field"] == "sampling_session_seq_id"

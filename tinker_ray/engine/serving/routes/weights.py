@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -24,6 +24,8 @@ from tinker_ray.engine.serving.validate import age_recipients, checkpoint_ttl
 from tinker_ray.engine.store.row import ModelRow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tinker_ray.engine.host import Host
     from tinker_ray.engine.serving.training_runs import Work
     from tinker_ray.engine.store.row import CheckpointRow, UsageType
@@ -180,13 +182,24 @@ def _create_from(host: Host, body: LoadWeightsRequest, source: Source, owner: st
         created_at=now,
         last_request_at=now,
         owner=owner,
-        optimizer=run.optimizer,
+        optimizer=_optimizer_of(body, run),
     )
     work = training_work.create_from(host, served, row, source)
     request_id = host.runs.create("load_weights", row, work)
     if checkpoint.owner != owner:
         host.audit.checkpoint("read", owner, checkpoint, purpose="load_weights")
     return promise_answer(request_id, row.model_id)
+
+
+def _optimizer_of(body: LoadWeightsRequest, run: ModelRow) -> Mapping[str, Any]:
+    """Choose a new model's optimizer: the restored one's, or whichever is asked for."""
+    asked = None if body.optimizer_config is None else body.optimizer_config.model_dump()
+    if asked is None:
+        return run.optimizer
+    if body.optimizer and asked != run.optimizer:
+        message = f"{body.path} restores {dict(run.optimizer)}, which nothing else can replace"
+        raise RequestRejected(message, field="optimizer_config")
+    return asked
 
 
 def _training_checkpoint(host: Host, source: Source) -> CheckpointRow:
