@@ -6,6 +6,7 @@ Looking takes part in nothing: it starts no actor and holds no permit.
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ray.util import list_named_actors
 
 from actors import cluster
 from actors.handles.remote import RemoteActor
-from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.errors import ActorLostError, ConfigurationError, TinkerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,8 @@ def overview(address: str | None = None) -> ClusterOverview:
         ConfigurationError: The cluster cannot be reached.
     """
     was_connected = cluster.is_initialized()
+    if not was_connected:
+        _check_port(address)
     cluster.connect(address)
     try:
         return ClusterOverview(
@@ -78,6 +81,22 @@ def overview(address: str | None = None) -> ClusterOverview:
     finally:
         if not was_connected:
             cluster.disconnect()
+
+
+def _check_port(address: str | None) -> None:
+    """Find out at once what Ray finds out after more than a minute: that nobody listens.
+
+    Raises:
+        ConfigurationError: Nobody does.
+    """
+    host, _, port = (address or "").rpartition("/")[2].rpartition(":")
+    if not host or not port.isdecimal():  # "auto", or a name that only Ray understands
+        return
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_S):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"Ray at {address} cannot be reached: {error}") from None
 
 
 async def _sessions(named: list[tuple[str, str]]) -> list[SessionOverview]:

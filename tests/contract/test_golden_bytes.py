@@ -46,7 +46,7 @@ from tinker_ray.types import (
     SamplingParams,
     TensorData,
 )
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 from tinker_ray.wire import codec
 from tinker_ray.wire import tinker_public_pb2 as pb
 from tinker_ray.wire.request import ForwardBackwardRequest, SampleRequest
@@ -341,7 +341,7 @@ async def test_our_sessions_make_upstreams_requests(version: str, flags: ServerF
     for (their_path, their_body), (our_path, our_body) in zip(theirs, ours, strict=True):
         their_body.pop("optimizer_config", None)
         if "sdk_version" in their_body:
-            assert (version, __version__) == (their_body["sdk_version"], our_body["sdk_version"])
+            assert (version, SDK_VERSION) == (their_body["sdk_version"], our_body["sdk_version"])
             their_body["sdk_version"] = our_body["sdk_version"]
         assert (their_path, their_body) == (our_path, our_body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -47,6 +48,7 @@ def trained(engine: Served) -> tuple[str, list[str]]:
         training.optim_step(AdamParams(learning_rate=1e-3)).result()
         paths = [training.save_state(f"step-{step}").result().path for step in range(3)]
         paths.append(str(training.save_weights_for_sampler("final").result().path))
+        paths.append(training.save_weights_external("exported").result().path)
         return training.model_id, paths
 
 
@@ -119,7 +121,7 @@ def test_a_checkpoint_is_downloaded_and_peft_reads_it(
     engine: Served, trained: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     run_id, paths = trained
-    for path in paths[1:]:  # of training, and of a sampler
+    for path in paths[1:]:  # of training, of a sampler, exported
         shown = value(engine, "checkpoint", "download", path, "-o", str(tmp_path))
         folder = Path(shown["destination"])
         sizes = [file.stat().st_size for file in folder.iterdir()]
@@ -137,7 +139,7 @@ def test_a_checkpoint_is_downloaded_and_peft_reads_it(
 def test_a_checkpoint_is_published_and_expires(
     engine: Served, trained: tuple[str, list[str]]
 ) -> None:
-    path = trained[1][-1]
+    path = trained[1][2]
 
     def shown() -> tuple[bool, bool]:
         described = value(engine, "checkpoint", "info", path)
@@ -185,6 +187,41 @@ def test_a_service_that_is_not_there_is_told_at_once(engine: Served) -> None:
     code, output, errors = command(engine, "auth", "status", "--base-url", nowhere)
     assert (1, True) == (code, "Service accessible" in output)
     assert "the service cannot be reached" in errors
+
+
+def test_ctrl_c_ends_a_command_that_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environment = {
+            "TINKER_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "TINKER_API_KEY": "tml-any",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tinker_ray.cli", "run", "list"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        connection, _address = server.accept()
+        with connection:
+            assert connection.recv(1)  # it has asked, and nobody answers
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=30)
+    assert (130, "", "") == (process.returncode, output, errors)
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(engine: Served) -> None:
+    pipeline = f"{sys.executable} -m tinker_ray.cli run list --limit 0 -f json | head -c 1"
+    environment = {"TINKER_BASE_URL": engine.url, "TINKER_API_KEY": "tml-any"}
+    done = subprocess.run(
+        ["bash", "-c", pipeline],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=60,
+        check=False,
+    )
+    assert ("{", "") == (done.stdout, done.stderr)
 
 
 def test_a_key_is_stored_used_and_forgotten(tmp_path: Path) -> None:

@@ -57,13 +57,18 @@ def fetch(
     """
     items: list[T] = []
     total: int | None = None
-    with terminal.progress(f"Fetching {noun}s") as progress:
-        while not limit or len(items) < limit:
-            wanted = min(page_size, limit - len(items)) if limit else page_size
-            got, total = page(wanted, len(items))
-            items += got
-            progress(len(items), min(limit or total, total) if total is not None else limit or None)
-            at_end = len(got) < wanted if total is None else len(items) >= total
-            if at_end or not got:
-                break
+
+    def goes_on() -> bool:
+        """Fetch a page, and tell whether there is more to fetch."""
+        nonlocal total
+        wanted = min(page_size, limit - len(items)) if limit else page_size
+        got, total = page(wanted, len(items))
+        items.extend(got)
+        is_last = len(got) < wanted if total is None else len(items) >= total
+        return not (is_last or not got or len(items) == limit)
+
+    if goes_on():
+        with terminal.progress(f"Fetching {noun}s") as progress:
+            while goes_on():
+                progress(len(items), limit or total)
     return Listed(items, total)

@@ -49,7 +49,7 @@ class Table:
     """A result for people.
 
     Attributes:
-        columns: Headers; the first column is never wrapped.
+        columns: Headers.
         rows: As many cells each.
         title: Above it.
     """
@@ -57,6 +57,17 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str | None = None
+
+    @property
+    def column_widths(self) -> list[int]:
+        """Characters of the longest cell of each column."""
+        cells = zip(self.columns, *self.rows, strict=True)
+        return [max(map(len, column)) for column in cells]
+
+    @property
+    def width(self) -> int:
+        """Characters of a row in its frame."""
+        return sum(width + 3 for width in self.column_widths) + 1
 
 
 class Clients(Protocol):
@@ -183,11 +194,16 @@ class Terminal:
         return self.format is Format.json
 
     def show(self, value: Report, table: Table) -> None:
-        """Write a result: one of the two, as the format says."""
+        """Write a result: one of the two, as the format says.
+
+        A table that is wider than the terminal has no frame, so that ids and paths stay whole.
+        """
         if self.is_json:
             typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-        elif sys.stdout.isatty():
-            _console(stderr=False).print(_framed(table))
+            return
+        console = _console(stderr=False) if sys.stdout.isatty() else None
+        if console is not None and table.width <= console.width:
+            console.print(_framed(table))
         else:
             typer.echo(_plain(table))
 
@@ -238,20 +254,17 @@ def _framed(table: Table) -> object:
 
     framed = RichTable(title=table.title and Text(table.title))
     for position, column in enumerate(table.columns):
-        framed.add_column(
-            column, no_wrap=position == 0, overflow="fold", style="" if position else "cyan"
-        )
+        framed.add_column(column, no_wrap=True, style="" if position else "cyan")
     for row in table.rows:
         framed.add_row(*(Text(cell) for cell in row))
     return framed
 
 
 def _plain(table: Table) -> str:
-    """Align columns without frames or wrapping, for pipes and files."""
-    rows = [table.columns, *table.rows]
-    widths = [max(len(row[position]) for row in rows) for position in range(len(table.columns))]
+    """Align columns without frames or wrapping."""
+    widths = table.column_widths
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in (table.columns, *table.rows)
     ]
     return "\n".join([table.title, *lines] if table.title else lines)

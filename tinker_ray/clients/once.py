@@ -48,9 +48,15 @@ class Once(Generic[T]):
             self._making = loop.create_task(self._make(), context=own_context())
         return await asyncio.shield(self._making)
 
-    async def settle(self) -> T | None:
-        """Wait for a making that is under way, and return the value if there is one."""
+    async def settle(self, patience_s: float) -> T | None:
+        """End a making that is under way, and return the value if there is one.
+
+        Args:
+            patience_s: How long it may take to end by itself.
+        """
         if self._making is not None:
+            await asyncio.wait({self._making}, timeout=patience_s)
+            self._making.cancel()
             await asyncio.gather(self._making, return_exceptions=True)
         return self.made
 

@@ -41,6 +41,10 @@ Opener: TypeAlias = (
 """Opens a runtime: settings, user metadata, mode, display name."""
 
 
+OPENING_S = 10.0
+"""How long closing waits for a session that is being opened, which could not be finished else."""
+
+
 @dataclass(eq=False)
 class _Held:
     """What was opened, and has to be closed: last opened first."""
@@ -207,8 +211,8 @@ class ClientSession:
         await asyncio.shield(self._closing)
 
     async def _finish_once(self, reason: str, detail: str | None) -> None:
-        await self._runtime.settle()
-        await self._link.settle()
+        await self._runtime.settle(OPENING_S)
+        await self._link.settle(0)  # connecting leaves nothing at the service
         await self._held.aclose(reason, detail)
 
     def _check_open(self) -> None:

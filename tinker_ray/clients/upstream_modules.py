@@ -10,10 +10,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from tinker_ray.version import SDK_VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COMPATIBLE_VERSION = "0.38.0"
+COMPATIBLE_VERSION = SDK_VERSION
 """The newest upstream release whose interface this is; ``tinker.__version__`` under install()."""
 
 _CLIENTS = "tinker_ray.clients"

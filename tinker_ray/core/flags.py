@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tinker_ray.core.sdk_method import own_context
 from tinker_ray.errors import NotFoundError, TinkerError
 from tinker_ray.types import ClientConfigResponse, ClientDynamicConfigResponse
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 from tinker_ray.wire import endpoint
 from tinker_ray.wire.chunking import ChunkLimits
 
@@ -161,7 +161,7 @@ async def fetch_flags(link: Link, call: Endpoint = endpoint.CLIENT_CONFIG) -> Se
         APIConnectionError: There was no answer.
     """
     try:
-        config = await link.call(call, ClientConfigResponse, {"sdk_version": __version__})
+        config = await link.call(call, ClientConfigResponse, {"sdk_version": SDK_VERSION})
     except NotFoundError:
         return JSON_ONLY
     return flags_of(config)
@@ -178,7 +178,7 @@ async def fetch_dynamic_flags(link: Link) -> DynamicFlags:
         config = await link.call(
             endpoint.CLIENT_DYNAMIC_CONFIG,
             ClientDynamicConfigResponse,
-            {"sdk_version": __version__},
+            {"sdk_version": SDK_VERSION},
         )
     except NotFoundError:
         return DynamicFlags()
@@ -209,7 +209,7 @@ class FlagsRefresh:
             await self._link.clock.sleep(max(every_s, SHORTEST_REFRESH_S))
             try:
                 config = await self._link.call(
-                    _REFRESH, ClientDynamicConfigResponse, {"sdk_version": __version__}
+                    _REFRESH, ClientDynamicConfigResponse, {"sdk_version": SDK_VERSION}
                 )
             except TinkerError as error:
                 logger.debug("the flags stay as they are: %s", error)

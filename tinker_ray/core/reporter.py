@@ -20,7 +20,7 @@ from tinker_ray.core import event as events
 from tinker_ray.core.link import Link, json_body
 from tinker_ray.core.sdk_method import own_context
 from tinker_ray.errors import NotFoundError
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 from tinker_ray.wire.codec import Body
 from tinker_ray.wire.endpoint import TELEMETRY
 
@@ -180,7 +180,7 @@ class Reporter:
         body = {
             "events": [item.model_dump(mode="json", exclude_none=True) for item in batch],
             "platform": platform.system(),
-            "sdk_version": __version__,
+            "sdk_version": SDK_VERSION,
             "session_id": self._session_id,
             "process_uuid": own_process_uuid() if self._link.flags.protobuf else None,
         }

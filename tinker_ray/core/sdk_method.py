@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING
 
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ def current_method() -> str | None:
 def method_headers() -> dict[str, str]:
     """Return the headers of the present method; none outside of one."""
     name = _current.get()
-    return {} if name is None else {"x-sdk-version": __version__, _METHOD: name}
+    return {} if name is None else {"x-sdk-version": SDK_VERSION, _METHOD: name}
 
 
 def carry(carrier: Mapping[str, str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from tinker_ray.types import (
     LoraConfig,
     WeightsInfoResponse,
 )
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 from tinker_ray.wire import endpoint
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ async def create_session(
     body = {
         "tags": list(tags),
         "user_metadata": dict(user_metadata or {}),
-        "sdk_version": __version__,
+        "sdk_version": SDK_VERSION,
         "project_id": project_id,
         "display_name": display_name,
     }

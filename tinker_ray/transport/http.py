@@ -16,7 +16,7 @@ from tinker_ray.config import Secret
 from tinker_ray.errors import APIConnectionError, ConfigurationError, StaleHandleError
 from tinker_ray.transport.auth import ApiKey, check_header, resolve
 from tinker_ray.transport.channel import Exchange
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION, __version__
 from tinker_ray.wire import status
 from tinker_ray.wire.endpoint import DEFAULT_TIMEOUT_S, Traffic
 
@@ -42,7 +42,7 @@ _PORTS = {"http": 80, "https": 443}
 _ENVIRONMENT = {
     "user-agent": f"tinker-ray/Python {__version__}",
     "x-stainless-lang": "python",
-    "x-stainless-package-version": __version__,
+    "x-stainless-package-version": SDK_VERSION,
     "x-stainless-os": platform.system(),
     "x-stainless-arch": platform.machine(),
     "x-stainless-runtime": platform.python_implementation(),

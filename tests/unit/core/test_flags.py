@@ -17,7 +17,7 @@ from tinker_ray.core.flags import (
 from tinker_ray.core.link import Link
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 from tinker_ray.wire.chunking import ChunkLimits
 
 V1 = "/api/v1/"
@@ -38,7 +38,7 @@ def bodies(transport: ScriptedTransport, path: str) -> list[dict[str, object]]:
 async def test_a_service_that_answers_nothing_in_particular_has_the_defaults() -> None:
     link, transport = link_over(client__config=[answer({})])
     assert ServerFlags() == await fetch_flags(link)
-    assert [{"sdk_version": __version__}] == bodies(transport, "client/config")
+    assert [{"sdk_version": SDK_VERSION}] == bodies(transport, "client/config")
 
 
 async def test_the_service_decides_the_limits() -> None:
@@ -101,7 +101,7 @@ async def test_what_may_change_is_asked_for_too() -> None:
     config = {"refresh_interval_sec": 20, "sample_cancel_enabled": True}
     link, transport = link_over(client__dynamic_config=[answer(status=503), answer(config)])
     assert DynamicFlags(20, sample_cancel_enabled=True) == await fetch_dynamic_flags(link)
-    assert [{"sdk_version": __version__}] * 2 == bodies(transport, "client/dynamic_config")
+    assert [{"sdk_version": SDK_VERSION}] * 2 == bodies(transport, "client/dynamic_config")
 
 
 async def test_a_service_whose_flags_never_change_gives_the_defaults() -> None:

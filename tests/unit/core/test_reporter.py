@@ -19,7 +19,7 @@ from tinker_ray.core.sdk_method import sdk_method
 from tinker_ray.core.session import SessionCore
 from tinker_ray.transport.auth import ApiKey
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 
 PATH = "/api/v1/telemetry"
 ACCEPTED = answer({"status": "accepted"})
@@ -79,7 +79,7 @@ async def test_a_batch_says_whose_it_is() -> None:
     async with Scene() as scene:
         await scene.clock.advance(10)
         body = scene.transport.sent[0].json()
-    assert ("S1", __version__, reporter.own_process_uuid()) == (
+    assert ("S1", SDK_VERSION, reporter.own_process_uuid()) == (
         body["session_id"],
         body["sdk_version"],
         body["process_uuid"],

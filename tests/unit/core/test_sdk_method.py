@@ -10,7 +10,7 @@ from tinker_ray.core.sdk_method import (
     own_context,
     sdk_method,
 )
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 
 
 def test_requests_are_attributed_to_the_outermost_method() -> None:
@@ -20,7 +20,7 @@ def test_requests_are_attributed_to_the_outermost_method() -> None:
             assert "RestClient.get_session" == current_method()
         with sdk_method(None):
             assert {
-                "x-sdk-version": __version__,
+                "x-sdk-version": SDK_VERSION,
                 "x-sdk-method": "RestClient.get_session",
             } == method_headers()
     assert current_method() is None

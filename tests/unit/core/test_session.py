@@ -15,7 +15,7 @@ from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
 from tinker_ray.types import DimuonOptimizerConfig, LoraConfig
-from tinker_ray.version import __version__
+from tinker_ray.version import SDK_VERSION
 
 V1 = "/api/v1/"
 PATH = "tinker://S0:train:0/weights/a"
@@ -52,7 +52,7 @@ async def test_creating_a_session_says_who_we_are_and_passes_messages_on(
         {
             "tags": ["a"],
             "user_metadata": {},
-            "sdk_version": __version__,
+            "sdk_version": SDK_VERSION,
             "type": "create_session",
         }
     ] == bodies(transport, "create_session")
