@@ -52,7 +52,9 @@ def cite(section: Section, row: Row, cited: Cited) -> Row:
     kept = [
         test for test in old if test not in section.always and _mentions(_text(test), row.words)
     ]
-    chosen = kept[:MOST] or _best(section, row)
+    # A row that cites what it cited stays; one that lost a test, or is new, looks for others.
+    lost = [test for test in old if test not in {*kept, *always}]
+    chosen = kept if old and not lost else (kept[:MOST] or _best(section, row))
     return replace(row, tests=tuple(dict.fromkeys([*chosen, *always])))
 
 
