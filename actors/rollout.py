@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.hosted import HostedSampling
+from tinker_ray.core.sample_check import check_request
 from tinker_ray.rollouts import SamplerPolicy, run_group
 from tinker_ray.types import RetryConfig
 from tinker_ray.wire.request import SampleRequest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
-    from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
+    from tinker_ray.types import ModelInput, SampleResponse, SamplingParams, TensorData
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class SamplerRef:
 
     sampling_session_id: str
     retry: RetryConfig | None = None
+    record_stability_info: bool = False
 
     @classmethod
     def of(cls, sampler: Any) -> Any:  # noqa: ANN401 - users bring samplers of their own
@@ -45,7 +47,11 @@ class SamplerRef:
         if not isinstance(session_id, str):
             return sampler
         retry = getattr(sampler, "retry_config", None)
-        return cls(session_id, retry if isinstance(retry, RetryConfig) else None)
+        return cls(
+            session_id,
+            retry if isinstance(retry, RetryConfig) else None,
+            bool(getattr(sampler, "record_stability_info", False)),
+        )
 
 
 class HostedSampler:
@@ -57,19 +63,25 @@ class HostedSampler:
         self.sampling_session_id = reference.sampling_session_id
         self._sampling = sampling
         self._retry = reference.retry
+        self._record_stability_info = reference.record_stability_info
         self._loop = loop
 
-    async def sample_async(
+    async def sample_async(  # noqa: PLR0913 - upstream's signature
         self,
         prompt: ModelInput,
         num_samples: int,
         sampling_params: SamplingParams,
         include_prompt_logprobs: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
         topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: TensorData | None = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
     ) -> SampleResponse:
-        """Continue a prompt ``num_samples`` times.
+        """Continue a prompt ``num_samples`` times, as a sampling client does.
 
         Raises:
+            ValueError: An argument is out of its range.
             TinkerError: The request was refused, failed or lost.
         """
         request = SampleRequest(
@@ -79,7 +91,13 @@ class HostedSampler:
             sampling_session_id=self.sampling_session_id,
             prompt_logprobs=include_prompt_logprobs,
             topk_prompt_logprobs=topk_prompt_logprobs,
+            topk_sample_logprobs=topk_sample_logprobs,
+            target_prompt_logprobs=target_prompt_logprobs,
+            prompt_alt_tokens_k=prompt_alt_tokens_k,
+            prompt_logprobs_last_n=prompt_logprobs_last_n,
+            record_stability_info=self._record_stability_info,
         )
+        check_request(request)
         sample = self._sampling.sample(request, self._retry)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sample, self._loop))
 

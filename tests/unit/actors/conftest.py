@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,3 +34,12 @@ def request(seed: int, sampling_session_id: str = "toy-1:sample:0") -> SampleReq
         SamplingParams(max_tokens=4, seed=seed),
         sampling_session_id=sampling_session_id,
     )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until something that happens in another thread has happened."""
+    for _ in range(1_000_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never happened")

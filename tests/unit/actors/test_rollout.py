@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,37 +10,30 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.handles.rollout import RolloutHandle
-from actors.rollout import RolloutActor, SamplerRef
+from actors.hosted import HostedSampling
+from actors.rollout import HostedSampler, RolloutActor, SamplerRef
 from actors.session import SessionActor
 from tests.fakes.environment import CountingEnv, CountingGroup
 from tests.fakes.remote_actor import FakeRemote
 from tests.fakes.toy_service import ToyService, ToyTransport
-from tests.unit.actors.conftest import SERVICE
+from tests.unit.actors.conftest import SERVICE, until
 from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import Attempt, AttemptId, RolloutFailedError, RolloutParams
-from tinker_ray.types import RetryConfig
+from tinker_ray.types import ModelInput, RetryConfig, SamplingParams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from tinker_ray.rollouts import Action, Env, StepResult
+    from tinker_ray.transport.message import Request, Response
 
 REFERENCE = SamplerRef("toy-1:sample:0")
 
 
 def attempt(number: int = 0, seed: int = 5) -> Attempt:
     return Attempt(AttemptId(0, number), RolloutParams(max_tokens=3, seed=seed))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let others run until something that happens in another thread has happened."""
-    for _ in range(1_000_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    pytest.fail("it never happened")
 
 
 @asynccontextmanager
@@ -134,6 +128,56 @@ def test_a_sampling_client_travels_as_a_reference_and_other_samplers_as_they_are
         sampling_session_id = "s"
         retry_config = RetryConfig(max_connections=3)
 
-    assert SamplerRef("s", RetryConfig(max_connections=3)) == SamplerRef.of(Client())
+        record_stability_info = True
+
+    assert SamplerRef(
+        "s", RetryConfig(max_connections=3), record_stability_info=True
+    ) == SamplerRef.of(Client())
     other = object()
     assert other is SamplerRef.of(other)
+
+
+class Recording(ToyTransport):
+    """Keeps the bodies of sampling requests."""
+
+    def __init__(self, toy: ToyService) -> None:
+        super().__init__(toy)
+        self.asked: list[dict[str, Any]] = []
+
+    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:
+        if request.path.endswith("asample"):
+            self.asked.append(json.loads(request.content))
+        return await super().attempt(request, headers)
+
+
+async def test_an_environment_may_ask_for_all_that_a_sampling_client_gives(
+    toy: ToyService,
+) -> None:
+    transport = Recording(toy)
+    session = SessionActor(SERVICE, link=Link(ToyTransport(toy), flags=JSON_ONLY))
+    sampling = HostedSampling(
+        SERVICE, session, kind="rollout", actor="a", link=Link(transport, flags=JSON_ONLY)
+    )
+    reference = SamplerRef("toy-1:sample:0", record_stability_info=True)
+    sampler = HostedSampler(sampling, reference, asyncio.get_running_loop())
+    prompt, params = ModelInput.from_ints([1, 2]), SamplingParams(max_tokens=1)
+    with pytest.raises(ValueError, match="include_prompt_logprobs"):
+        await sampler.sample_async(prompt, 1, params, prompt_logprobs_last_n=1)
+    await sampler.sample_async(
+        prompt,
+        2,
+        params,
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=1,
+        topk_sample_logprobs=3,
+    )
+    [asked] = transport.asked
+    assert (2, True, 1, 3, True) == (
+        asked["num_samples"],
+        asked["prompt_logprobs"],
+        asked["topk_prompt_logprobs"],
+        asked["topk_sample_logprobs"],
+        asked["record_stability_info"],
+    )
+    await sampling.aclose()
+    await session.aclose()

@@ -1,26 +1,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import lease_keeper
-from actors.sampler import Outcomes, SampleItem, SamplerActor
+from actors.sampler import MAX_UNWANTED, Outcomes, SampleItem, SamplerActor
 from actors.session import SessionActor
 from tests.fakes.toy_service import ToyService, ToyTransport, toy_sample
-from tests.unit.actors.conftest import SERVICE, request
-from tinker_ray.core.flags import JSON_ONLY
+from tests.unit.actors.conftest import SERVICE, request, until
+from tinker_ray.core.flags import JSON_ONLY, DynamicFlags
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError, BadRequestError, StaleHandleError
 from tinker_ray.limits import Paused
 from tinker_ray.transport.clock import VirtualClock
+from tinker_ray.transport.message import Response
 from tinker_ray.types import SampleResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from actors.lease_keeper import Ledger
-    from tinker_ray.transport.message import Request, Response
+    from tinker_ray.transport.message import Request
 
 
 class SlowToyTransport(ToyTransport):
@@ -62,10 +65,7 @@ async def session(toy: ToyService, limit: int = 400) -> AsyncIterator[SessionAct
 
 
 async def drawn(actor: SamplerActor, seeds: range) -> Outcomes:
-    found: Outcomes = []
-    async for outcomes in actor.sample_many([SampleItem(request(seed)) for seed in seeds]):
-        found += outcomes
-    return found
+    return await collected(actor, [SampleItem(request(seed)) for seed in seeds])
 
 
 def tokens(outcome: object) -> list[int]:
@@ -187,3 +187,68 @@ async def test_what_waits_at_a_close_is_answered(toy: ToyService) -> None:
         await asyncio.sleep(0)
     await actor.aclose()
     assert [StaleHandleError] * 2 == [type(outcome) for _, outcome in await drawing]
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+CANCELLING = replace(JSON_ONLY, dynamic=DynamicFlags(sample_cancel_enabled=True))
+
+
+class Told(ToyTransport):
+    """Keeps which promises were cancelled."""
+
+    def __init__(self, toy: ToyService) -> None:
+        super().__init__(toy)
+        self.cancelled: list[str] = []
+
+    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:
+        if request.path.endswith("cancel_future"):
+            self.cancelled.append(json.loads(request.content)["request_id"])
+            return Response(200, {"content-type": "application/json"}, b"{}")
+        return await super().attempt(request, headers)
+
+
+async def test_a_cancelled_sample_is_cancelled_at_the_service_and_answered(
+    toy: ToyService,
+) -> None:
+    toy.sample_s = 1000.0
+    transport = Told(toy)
+    link = Link(transport, flags=CANCELLING)
+    async with session(toy) as ledger:
+        actor = SamplerActor(SERVICE, ledger, link=link)
+        items = [SampleItem(request(seed), key=f"k{seed}") for seed in range(3)]
+        drawing = asyncio.create_task(collected(actor, items))
+        await until(lambda: len(toy.sampled) == len(items))
+        await actor.cancel(["k0", "k1", "k2"])
+        outcomes = await drawing
+        await until(lambda: len(transport.cancelled) == len(items))
+        await actor.aclose()
+    assert [0, 1, 2] == sorted(number for number, _ in outcomes)
+    assert [StaleHandleError] * 3 == [type(outcome) for _, outcome in outcomes]
+    assert {"promise-0", "promise-1", "promise-2"} == set(transport.cancelled)
+
+
+async def test_a_cancellation_that_comes_before_its_sample_keeps_it_from_being_drawn(
+    toy: ToyService,
+) -> None:
+    async with session(toy) as ledger, sampler(ledger, ToyTransport(toy)) as actor:
+        await actor.cancel(["k1"])
+        items = [SampleItem(request(seed), key=f"k{seed}") for seed in range(3)]
+        outcomes = dict(await collected(actor, items))
+    assert isinstance(outcomes[1], StaleHandleError)
+    assert [expected_tokens(0), expected_tokens(2)] == [tokens(outcomes[0]), tokens(outcomes[2])]
+    assert 2 == len(toy.sampled)
+
+
+async def test_cancellations_of_what_never_comes_are_forgotten(toy: ToyService) -> None:
+    async with session(toy) as ledger, sampler(ledger, ToyTransport(toy)) as actor:
+        await actor.cancel([f"gone{number}" for number in range(MAX_UNWANTED + 5)])
+        assert len(actor._unwanted) == MAX_UNWANTED
+        assert "gone0" not in actor._unwanted
+
+
+async def collected(actor: SamplerActor, items: list[SampleItem]) -> Outcomes:
+    found: Outcomes = []
+    async for outcomes in actor.sample_many(items):
+        found += outcomes
+    return found

@@ -7,7 +7,7 @@ import pytest
 
 from actors.handles.sampler import MAX_ATTEMPTS, SamplerPoolHandle
 from tests.fakes.remote_actor import FakeRemote
-from tests.unit.actors.conftest import request
+from tests.unit.actors.conftest import request, until
 from tinker_ray.errors import ActorLostError, BadRequestError, StaleHandleError
 from tinker_ray.types import SampleResponse
 
@@ -108,3 +108,48 @@ async def test_a_closed_pool_answers_everybody() -> None:
         await waiting
     with pytest.raises(StaleHandleError):
         await pool.sample(request(2))
+
+
+class Slow:
+    """Yields nothing until samples are cancelled, then an answer for each."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[list[str]] = []
+        self.batches: list[Sequence[SampleItem]] = []
+        self._some = asyncio.Event()
+
+    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+        self.batches.append(batch)
+        await self._some.wait()
+        yield [(number, StaleHandleError("cancelled")) for number in range(len(batch))]
+
+    async def cancel(self, keys: list[str]) -> None:
+        self.cancelled.append(keys)
+        self._some.set()
+
+
+async def test_cancelling_samples_tells_their_sampler_once_per_tick() -> None:
+    remote: Any = FakeRemote(Slow)
+    pool = SamplerPoolHandle([remote])
+    waiting = [asyncio.create_task(pool.sample(request(seed))) for seed in range(3)]
+    await until(lambda: bool(remote.actor.batches))
+    for task in waiting[:2]:
+        task.cancel()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    [batch] = remote.actor.batches
+    assert [[item.key for item in batch[:2]]] == remote.actor.cancelled
+    assert [asyncio.CancelledError] * 2 + [StaleHandleError] == [type(item) for item in answers]
+    assert 3 == len({item.key for item in batch})
+    await pool.aclose()
+
+
+async def test_a_sample_cancelled_before_it_left_never_leaves() -> None:
+    remote: Any = FakeRemote(Slow)
+    pool = SamplerPoolHandle([remote])
+    waiting = asyncio.create_task(pool.sample(request(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert ([], []) == (remote.actor.batches, remote.actor.cancelled)
+    await pool.aclose()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tinker_ray.clients import mode
-from tinker_ray.clients.tokenizer import tokenizer_source
 from tinker_ray.config import (
     DEFAULT_BASE_URL,
     Secret,
@@ -73,11 +72,6 @@ def test_an_unknown_mode_is_refused() -> None:
 def test_an_address_that_is_not_embedded_needs_no_engine() -> None:
     settings = Settings(base_url="http://service")
     assert (settings, None) == mode.embedded_engine(settings)
-
-
-def test_the_shipped_model_has_its_tokenizer_here_and_others_elsewhere() -> None:
-    assert "Qwen/Qwen3-8B" == tokenizer_source("Qwen/Qwen3-8B")
-    assert tokenizer_source("tinker-ray/tiny-adder").endswith("tiny_adder/model")
 
 
 # --- settings -------------------------------------------------------------------------------------
