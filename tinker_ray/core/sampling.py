@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from tinker_ray.core.cancel import CancelQueue
@@ -248,10 +249,14 @@ class SamplingCore:
         return response
 
     async def _dispatch(self, body: codec.Body, num_bytes: int) -> Promise:
+        submit = partial(self._link.submit, endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
         while True:
             async with self.admission.sending(num_bytes):
                 try:
-                    promise = await self._link.submit(endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
+                    promise = await submit()
+                except asyncio.CancelledError:
+                    self._cancels.add(submit)
+                    raise
                 except (RateLimitError, BillingError) as error:
                     if not self._is_pushing_back(error):
                         raise

@@ -17,7 +17,7 @@ from tinker_ray.limits.backoff import Backoff
 from tinker_ray.limits.budget import ByteBudget
 from tinker_ray.transport.clock import Clock, VirtualClock
 from tinker_ray.transport.message import Request, Response
-from tinker_ray.transport.scripted import Answer, ScriptedTransport, answer
+from tinker_ray.transport.scripted import Answer, ScriptedTransport, Sent, answer
 from tinker_ray.types import (
     DmelChunk,
     EncodedTextChunk,
@@ -475,6 +475,31 @@ async def test_a_sample_that_nobody_waits_for_is_cancelled_at_the_service(
         sent.json()["request_id"] for sent in gate.sent if sent.request.path == CANCEL_FUTURE.path
     ]
     assert expected == cancelled
+    await sampling.core.aclose()
+
+
+async def test_a_sample_given_up_before_its_promise_arrived_is_cancelled_all_the_same() -> None:
+    sampling = Sampling(flags=CANCELLING)
+    arrived = asyncio.Event()
+
+    class Deaf(ScriptedTransport):
+        async def attempt(self, request: Request, headers: Any) -> Response:  # noqa: ANN401
+            if request.path == ASAMPLE.path and not arrived.is_set():
+                self.sent.append(Sent(request, headers))
+                arrived.set()
+                await asyncio.get_running_loop().create_future()  # taken in, never answered
+            return await super().attempt(request, headers)
+
+    service = Deaf({ASAMPLE.path: [PROMISED], CANCEL_FUTURE.path: [answer()]})
+    sampling.core._link.transport = service
+    task = asyncio.create_task(sampling.sample())
+    await arrived.wait()
+    task.cancel()
+    await settle()
+    first, again, cancelled = service.sent
+    assert [ASAMPLE.path, ASAMPLE.path, CANCEL_FUTURE.path] == service.paths()
+    assert first.request.content == again.request.content
+    assert {"request_id": "r"} == cancelled.json()
     await sampling.core.aclose()
 
 
