@@ -35,6 +35,8 @@ _CHECKPOINT = f"{_RUN}/checkpoints/{{checkpoint_id}}"
 _NEW = (CURRENT,)
 _OLD = (SEED,)
 
+_AGAIN = "succeeds again; upstream documents a 409, which its clients repeat for five minutes"
+
 ENDPOINTS = (
     UpstreamEndpoint("GET", "/healthz", note="no public client calls it, upstream or here"),
     UpstreamEndpoint("GET", "/get_server_capabilities"),
@@ -70,8 +72,8 @@ ENDPOINTS = (
     UpstreamEndpoint("GET", f"{_CHECKPOINT}/archive", _OLD),
     UpstreamEndpoint("GET", f"{_CHECKPOINT}/external_weights_urls", _NEW),
     UpstreamEndpoint("DELETE", _CHECKPOINT),
-    UpstreamEndpoint("POST", f"{_CHECKPOINT}/publish"),
-    UpstreamEndpoint("DELETE", f"{_CHECKPOINT}/publish"),
+    UpstreamEndpoint("POST", f"{_CHECKPOINT}/publish", note=_AGAIN),
+    UpstreamEndpoint("DELETE", f"{_CHECKPOINT}/publish", note=_AGAIN),
     UpstreamEndpoint("PUT", f"{_CHECKPOINT}/ttl", _NEW),
     UpstreamEndpoint("GET", "/sessions"),
     UpstreamEndpoint("GET", "/sessions/{session_id}"),
@@ -84,8 +86,8 @@ ENDPOINTS = (
     UpstreamEndpoint("POST", "/auth/token", _NEW),
     UpstreamEndpoint("GET", "/auth/apikey/me", _NEW),
     UpstreamEndpoint("DELETE", "/auth/apikey/me", _NEW),
-    UpstreamEndpoint("GET", "/audit", _NEW),
-    UpstreamEndpoint("GET", "/billing/usage/events", _NEW),
+    UpstreamEndpoint("GET", "/audit", _NEW, note="the engine tells a key what is its own"),
+    UpstreamEndpoint("GET", "/billing/usage/events", _NEW, note="the engine has no prices"),
     UpstreamEndpoint("GET", "/billing/usage/checkpoints/current", _NEW),
 )
 
