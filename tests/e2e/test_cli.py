@@ -136,6 +136,17 @@ def test_a_checkpoint_is_downloaded_and_peft_reads_it(
     assert run_id in errors
 
 
+def test_a_service_without_archives_exports_a_checkpoint_for_the_download(tmp_path: Path) -> None:
+    with Served("--data", str(tmp_path / "data"), "--wire", "protobuf") as served:
+        with ServiceClient(base_url=served.url, api_key="tml-any") as service:
+            training = service.create_lora_training_client(NAME, rank=4)
+            saved = training.save_state("a").result().path
+        shown = value(served, "checkpoint", "download", saved, "-o", str(tmp_path / "here"))
+        assert 4 == PeftConfig.from_pretrained(shown["destination"]).r
+        listed = value(served, "checkpoint", "list")["checkpoints"]
+        assert [saved] == [each["tinker_path"] for each in listed]  # the export is gone again
+
+
 def test_a_checkpoint_is_published_and_expires(
     engine: Served, trained: tuple[str, list[str]]
 ) -> None:

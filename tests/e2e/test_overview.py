@@ -46,5 +46,5 @@ def test_sessions_of_a_cluster_are_seen_from_inside_and_from_outside(embedded_en
             each for each in status["cluster"]["sessions"] if each["session_id"] == session_id
         ]
         assert seen.inventory["permits_limit"] == shown["permits_limit"]
-        assert [training.model_id] == shown["trainings"]
+        assert list(seen.actors) == shown["actors"]
     assert session_id not in [each.session_id for each in overview().sessions]
