@@ -108,7 +108,7 @@ def _confirm(terminal: Terminal, descriptions: list[str]) -> None:
     Raises:
         typer.Abort: The answer is no.
     """
-    terminal.note(f"These {count(len(descriptions), 'checkpoint')} will be deleted for good:")
+    terminal.note(f"{count(len(descriptions), 'checkpoint')} will be deleted for good:")
     for description in descriptions:
         terminal.note(f"  {description}")
     typer.confirm("Delete?", abort=True, err=True)

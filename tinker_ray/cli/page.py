@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
 
 import typer
@@ -14,8 +15,17 @@ from tinker_ray.cli.wording import count
 T = TypeVar("T")
 
 LimitOption = Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")]
+
+
+class Scope(StrEnum):
+    """Whose things are asked for."""
+
+    owned = "owned"
+    accessible = "accessible"
+
+
 ScopeOption = Annotated[
-    str | None, typer.Option(help="`owned`, or `accessible` for what others share too.")
+    Scope | None, typer.Option(help="`accessible` for what others share, too; by default owned.")
 ]
 
 

@@ -92,7 +92,7 @@ def info(
     access_scope: ScopeOption = None,
 ) -> None:
     """Show one training run."""
-    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope}
+    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope.value}
     run = terminal.rest().get_training_run(run_id, **given).result()
     pairs = [
         ("Run ID", run.training_run_id),

@@ -30,7 +30,7 @@ def list_sessions(
 ) -> None:
     """List sessions, newest first."""
     rest = terminal.rest()
-    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope}
+    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope.value}
 
     def page(limit: int, offset: int) -> tuple[list[str], int | None]:
         return rest.list_sessions(limit=limit, offset=offset, **given).result().sessions, None
@@ -44,7 +44,7 @@ def info(
     terminal: Terminal, session_id: SessionArgument, *, access_scope: ScopeOption = None
 ) -> None:
     """Show the training runs and samplers that a session made."""
-    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope}
+    given: dict[str, Any] = {} if access_scope is None else {"access_scope": access_scope.value}
     session = terminal.rest().get_session(session_id, **given).result()
     pairs = [
         ("Session ID", session_id),

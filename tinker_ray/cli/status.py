@@ -146,7 +146,7 @@ def describe_session(session: dict[str, Any]) -> str:
     """Word what a session's actor says of itself."""
     if session["error"] is not None:
         return str(session["error"])
-    heartbeat = "beats" if session["heartbeat"] else "does not beat"
+    heartbeat = "alive" if session["heartbeat"] else "without a heartbeat"
     permits = f"{session['permits_in_use']}/{session['permits_limit']} permits in use"
     models = count(len(session["trainings"]), "model") + " in training"
     holders = count(len(session["holders"]), "permit holder")

@@ -58,6 +58,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     title: str | None = None
 
+    def __post_init__(self) -> None:
+        """Make what a service says safe to print: no cell moves the cursor or sets colours."""
+        rows = [[_printable(cell) for cell in row] for row in self.rows]
+        object.__setattr__(self, "rows", rows)
+
     @property
     def column_widths(self) -> list[int]:
         """Characters of the longest cell of each column."""
@@ -240,6 +245,10 @@ class Terminal:
 def properties(title: str, pairs: Sequence[tuple[str, str]]) -> Table:
     """Make the table of one thing: its properties, one a row."""
     return Table(("Property", "Value"), pairs, title)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -92,3 +92,14 @@ def test_a_run_is_shown_with_its_checkpoints_and_metadata() -> None:
     assert "Training run s:train:0" == outcome.lines[0]
     assert "Last checkpoint tinker://s:train:0/weights/a" in outcome.lines
     assert "Metadata team rl" in outcome.lines
+
+
+def test_what_a_service_says_cannot_move_the_cursor() -> None:
+    described = a_run(user_metadata={"note": "one\ntwo\x1b[2J"})
+    outcome = run("run", "info", "s:train:0", rest=FakeRest(runs=[described]))
+    assert "Metadata note one two [2J" == outcome.lines[-1]
+    assert "\x1b" not in outcome.output
+
+
+def test_an_unknown_scope_is_a_wrong_usage() -> None:
+    assert 2 == run("run", "list", "--access-scope", "mine").code

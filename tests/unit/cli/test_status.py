@@ -89,6 +89,6 @@ def test_a_session_on_ray_is_worded() -> None:
         "pause_s": 1.25,
     }
     assert (
-        "beats, 2 permit holders, 3/400 permits in use, 1 model in training, paused for 1.2 s"
+        "alive, 2 permit holders, 3/400 permits in use, 1 model in training, paused for 1.2 s"
     ) == describe_session(session)
     assert "its actor is lost" == describe_session({"error": "its actor is lost"})
