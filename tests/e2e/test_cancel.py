@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pytest
 
@@ -12,9 +12,6 @@ from tests.fakes.recording_proxy import RecordingProxy
 from tinker_ray import ModelInput, SamplingParams
 from tinker_ray.config import EMBEDDED_API_KEY
 from tinker_ray.engine.tiny_adder import NAME
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 PROMPT = ModelInput.from_ints([3, 4, 5])
 LONG = SamplingParams(max_tokens=40, temperature=1.0, stop=[])
@@ -29,7 +26,7 @@ def check(engine_url: str, mode: Literal["local", "cluster"]) -> None:
     ):
         sampler = service.create_sampling_client(base_model=NAME)
         sampler.sample(PROMPT, 1, LONG).result(60)
-        futures: list[Future[object]] = [sampler.sample(PROMPT, 64, LONG) for _ in range(NUM)]
+        futures = [sampler.sample(PROMPT, 64, LONG) for _ in range(NUM)]
         assert proxy.wait_for("asample", 1 + NUM)
         cancelled = [future.cancel() for future in futures].count(True)
         assert cancelled > 0
