@@ -21,7 +21,8 @@ from tinker_ray.cli.command import add
 from tinker_ray.cli.failure import CommandError
 from tinker_ray.cli.terminal import Terminal, properties
 from tinker_ray.cli.wording import size
-from tinker_ray.errors import NotFoundError, TinkerError
+from tinker_ray.errors import APIStatusError, TinkerError
+from tinker_ray.wire import status
 
 if TYPE_CHECKING:
     from tinker_ray.clients.rest import RestClient
@@ -78,7 +79,9 @@ def download(terminal: Terminal, rest: RestClient, path: str, folder: Path) -> i
         return _files(terminal, rest, path, folder)
     try:
         return _archive(terminal, rest, path, folder)
-    except NotFoundError:
+    except APIStatusError as error:
+        if not status.lacks_call(error.status_code):
+            raise
         rest.get_weights_info_by_tinker_path(path).result()  # fails if it is the checkpoint
     if kind == "sampler":
         raise CommandError(

@@ -137,3 +137,8 @@ def _body(content: bytes) -> object:
         return json.loads(content)
     except (ValueError, RecursionError):
         return content.decode(errors="replace")[:BODY_EXCERPT_CHARACTERS]
+
+
+def lacks_call(code: int) -> bool:
+    """Tell whether a service does not have, or no longer has, what it was asked for."""
+    return code in {404, 405, 410, 501}

@@ -11,6 +11,7 @@ from tests.fakes.rest import FakeClients, FakeRest, a_checkpoint
 from tests.fakes.signed_files import PEFT_FILES, SignedFiles, archive_of
 from tests.unit.cli.runner import run
 from tinker_ray.clients.api_future import APIFuture
+from tinker_ray.errors import APIStatusError, InternalServerError
 from tinker_ray.types import GetSessionResponse, SaveWeightsExternalResponse
 
 if TYPE_CHECKING:
@@ -160,6 +161,26 @@ def test_without_archives_a_training_checkpoint_is_exported_for_the_download(her
         service.closed,
     )
     assert [A] == [checkpoint.tinker_path for checkpoint in rest.checkpoints]
+
+
+def test_a_service_that_fails_to_give_an_archive_is_not_asked_for_an_export() -> None:
+    failure = InternalServerError("Error code: 500", status_code=500)
+    rest = FakeRest(checkpoints=[a_checkpoint(A)], failing={"get_checkpoint_archive_url": failure})
+    outcome = run("checkpoint", "download", A, rest=rest, fetcher=SignedFiles())
+    assert (1, True) == (outcome.code, "the service failed" in outcome.errors)
+
+
+@pytest.mark.parametrize("code", [405, 410])
+def test_a_call_that_is_gone_means_an_export_too(here: Path, code: int) -> None:
+    store = SignedFiles({f"signed:{name}": content for name, content in PEFT_FILES.items()})
+    rest = FakeRest(
+        checkpoints=[a_checkpoint(A), a_checkpoint(TEMPORARY)],
+        files=sorted(PEFT_FILES),
+        failing={"get_checkpoint_archive_url": APIStatusError("gone", status_code=code)},
+    )
+    clients = FakeClients(rest, fake_service=FakeService())
+    assert 0 == run("checkpoint", "download", A, clients=clients, fetcher=store).code
+    assert PEFT_FILES == files_in(here / NAME)
 
 
 def test_an_export_that_cannot_be_deleted_is_told(here: Path) -> None:

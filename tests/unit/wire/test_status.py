@@ -179,3 +179,8 @@ def test_no_header_breaks_the_judging(value: str) -> None:
 )
 def test_the_body_is_json_if_possible_else_an_excerpt(content: bytes, body: object) -> None:
     assert body == status.judge(500, {}, content).error.body
+
+
+@pytest.mark.parametrize("code, lacks", [(404, True), (405, True), (410, True), (403, False)])
+def test_a_service_may_lack_a_call(code: int, *, lacks: bool) -> None:
+    assert lacks == status.lacks_call(code)
