@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
 
 import tinker_ray
+from tests.fakes.upstream import upstream_python
 from tests.fakes.workload import datums, supervised
 from tinker_ray import AdamParams, ModelInput, SamplingParams
 from tinker_ray.engine.tiny_adder import NAME
@@ -108,3 +113,103 @@ def test_a_copied_service_client_makes_things_in_the_same_session(
     session = rest.get_session(session_id).result(60)
     assert set(models) <= set(session.training_run_ids)
     assert mine.model_id == ray.get(look.remote(rest, mine.model_id), timeout=60)
+
+
+def test_a_copy_ends_with_its_owner(cluster_service: tinker_ray.ServiceClient) -> None:
+    sampler = cluster_service.create_sampling_client(base_model=NAME)
+    user = ray.remote(num_cpus=0.1)(User).remote(sampler)
+    assert [] == ray.get(user.draw.remote(), timeout=60)
+    cluster_service.close()
+    [said] = ray.get(user.draw.remote(), timeout=60)
+    assert said.startswith(("StaleHandleError", "ActorLostError"))
+    ray.kill(user)
+
+
+class User:
+    """Holds a copy for as long as it lives."""
+
+    def __init__(self, sampler: tinker_ray.SamplingClient) -> None:
+        self.sampler = sampler
+
+    def draw(self) -> list[str]:
+        try:
+            self.sampler.sample(PROMPT, 1, GREEDY).result(60)
+        except tinker_ray.TinkerError as error:
+            return [f"{type(error).__name__}: {error}"]
+        return []
+
+
+# --- without a cluster ----------------------------------------------------------------------------
+
+
+ELSEWHERE = """
+import json, pickle, sys
+sampler, rest, service, prompt, params, model = pickle.load(sys.stdin.buffer)
+drawn = sampler.sample(prompt, 1, params).result(60).sequences[0].tokens
+num_runs = rest.list_training_runs().result(60).cursor.total_count
+training = service.create_lora_training_client(model, rank=4)
+service.close()
+print(json.dumps([drawn, num_runs, training.model_id.partition(":")[0]]))
+"""
+
+
+def test_clients_in_local_mode_work_in_other_processes(
+    service: tinker_ray.ServiceClient,
+) -> None:
+    training = service.create_lora_training_client(NAME, rank=4)
+    sampler = training.save_weights_and_get_sampling_client()
+    expected = sampler.sample(PROMPT, 1, GREEDY).result(60).sequences[0].tokens
+    rest = service.create_rest_client()
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        input=pickle.dumps((sampler, rest, service, PROMPT, GREEDY, NAME)),
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=True,
+    )
+    drawn, num_runs, session_id = json.loads(run.stdout)
+    own = service.holder.get_session_id()
+    assert expected == drawn
+    assert num_runs >= 1
+    assert own != session_id
+    # The other process took part in this session, whose end is still ours to say.
+    session = rest.get_session(own).result(60)
+    assert sampler.sampling_session_id in session.sampler_ids
+    assert expected == sampler.sample(PROMPT, 1, GREEDY).result(60).sequences[0].tokens
+
+
+UPSTREAM = """
+import json, sys
+import tinker
+from tinker import types
+[url, handle, model] = sys.argv[1:]
+prompt = types.ModelInput.from_ints([3, 4, 5])
+params = types.SamplingParams(max_tokens=4, temperature=0.0, seed=1)
+theirs = tinker.SamplingClient.from_sampler_handle(handle, api_key="tml-any")
+drawn = theirs.sample(prompt, 1, params).result().sequences[0].tokens
+own = tinker.ServiceClient(base_url=url, api_key="tml-any").create_sampling_client(base_model=model)
+print(json.dumps([drawn, theirs.get_base_model(), own.get_sampler_handle()]), flush=True)
+sys.stdin.read()  # its session lives until the test has used it
+"""
+
+
+def test_a_sampler_handle_goes_to_the_upstream_sdk_and_comes_from_it(
+    service: tinker_ray.ServiceClient,
+) -> None:
+    sampler = service.create_sampling_client(base_model=NAME)
+    expected = sampler.sample(PROMPT, 1, GREEDY).result(60).sequences[0].tokens
+    url = service.holder.session.settings.base_url
+    upstream = subprocess.Popen(
+        [upstream_python("0.38.0"), "-c", UPSTREAM, url, sampler.get_sampler_handle(), NAME],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with upstream:
+        assert upstream.stdout is not None
+        drawn, base_model, handle = json.loads(upstream.stdout.readline())
+        assert (expected, NAME) == (drawn, base_model)
+        theirs = tinker_ray.SamplingClient.from_sampler_handle(handle, api_key="tml-any")
+        assert NAME == theirs.get_base_model()
+        assert expected == theirs.sample(PROMPT, 1, GREEDY).result(60).sequences[0].tokens
+        upstream.communicate("", timeout=60)
