@@ -22,10 +22,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 @pytest.fixture
 async def running(base: BaseModel, tmp_path: Path) -> AsyncIterator[Running]:
-    engine = Running(base, tmp_path / "data", HostSettings(gap_timeout_s=0.3))
+    engine = Running(base, tmp_path / "data", HostSettings(gap_timeout_s=20))
     yield engine
     await engine.stop()
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.fixture
+async def hasty(running: Running) -> EngineClient:
+    """A client of an engine that waits for missing operations for a moment only."""
+    running.settings = HostSettings(gap_timeout_s=0.2)
+    return await running.start()
 
 
 @pytest.fixture

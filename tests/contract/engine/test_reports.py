@@ -63,11 +63,11 @@ async def test_tokens_and_checkpoints_are_counted_by_the_hour(
     assert quantities(await usage(client, hour(), hour(1)))["training"] == 16
 
 
-async def test_what_failed_is_not_counted(client: EngineClient) -> None:
-    model_id = await client.create_model()
-    held = await train(client, model_id, 5)
-    assert "error" in await client.result(held)
-    assert quantities(await usage(client, hour(), hour(1))) == {}
+async def test_what_failed_is_not_counted(hasty: EngineClient) -> None:
+    model_id = await hasty.create_model()
+    held = await train(hasty, model_id, 5)
+    assert "error" in await hasty.result(held)
+    assert quantities(await usage(hasty, hour(), hour(1))) == {}
 
 
 async def test_storage_is_counted_while_it_lasts(running: Running, client: EngineClient) -> None:

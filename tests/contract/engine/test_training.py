@@ -104,11 +104,11 @@ async def test_compressed_batches_are_read(client: EngineClient) -> None:
 
 
 async def test_a_failure_is_told_as_json_even_where_protobuf_is_accepted(
-    client: EngineClient,
+    hasty: EngineClient,
 ) -> None:
-    model_id = await client.create_model()
-    held = await step(client, model_id, 2)
-    response = await client.http.post(
+    model_id = await hasty.create_model()
+    held = await step(hasty, model_id, 2)
+    response = await hasty.http.post(
         "/api/v1/retrieve_future",
         json={"request_id": held["request_id"]},
         headers={"Accept": codec.PROTOBUF},
@@ -143,13 +143,13 @@ async def test_operations_without_a_place_run_as_they_arrive(client: EngineClien
         assert "metrics" in await client.result(promise)
 
 
-async def test_a_gap_fails_what_waits_and_the_model_goes_on(client: EngineClient) -> None:
-    model_id = await client.create_model()
-    failed = await client.result(await step(client, model_id, 2))
+async def test_a_gap_fails_what_waits_and_the_model_goes_on(hasty: EngineClient) -> None:
+    model_id = await hasty.create_model()
+    failed = await hasty.result(await step(hasty, model_id, 2))
     assert failed["category"] == "user"
-    assert "seq_id 1 did not arrive within 0.3 s" in failed["error"]
-    assert "metrics" in await client.result(await step(client, model_id, 3))
-    late = await client.post(
+    assert "seq_id 1 did not arrive within 0.2 s" in failed["error"]
+    assert "metrics" in await hasty.result(await step(hasty, model_id, 3))
+    late = await hasty.post(
         "optim_step", {"adam_params": {}, "model_id": model_id, "seq_id": 1}, status=400
     )
     assert late["field"] == "seq_id"

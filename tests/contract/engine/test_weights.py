@@ -180,3 +180,21 @@ async def test_a_deleted_checkpoint_is_gone(client: EngineClient) -> None:
     assert (await client.http.request("DELETE", url, headers=headers)).status_code == 404
     await client.post("weights_info", {"tinker_path": path}, status=404)
     assert (await client.get("checkpoints"))["checkpoints"] == []
+
+
+async def test_what_a_run_trains_is_told_and_kept(client: EngineClient) -> None:
+    model_id = await client.create_model(train_mlp=False, train_unembed=False)
+    path = await save(client, model_id, 1, "a")
+    info = await client.post("weights_info", {"tinker_path": path})
+    trained = [info["train_attn"], info["train_mlp"], info["train_unembed"]]
+    assert (trained, info["optimizer_config"]) == ([True, False, False], {"type": "adamw"})
+    body = {
+        "path": path,
+        "optimizer": False,
+        "session_id": client.session_id,
+        "model_seq_id": client.count("model"),
+        "optimizer_config": {"type": "adamw"},
+    }
+    restored = (await client.result(await client.post("load_weights", body)))["model_id"]
+    again = await client.post("weights_info", {"tinker_path": await save(client, restored, 1, "b")})
+    assert again == info
