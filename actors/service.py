@@ -89,16 +89,16 @@ class ServiceSpec:
         """Return the settings of this process for the service.
 
         Raises:
-            ConfigurationError: This process has no API key.
+            ConfigurationError: This process has no credential.
         """
         settings = Settings.from_env(base_url=self.base_url, default_headers=self.headers)
         if self.embedded:
             return replace(settings, api_key=Secret(EMBEDDED_API_KEY), engine=self.engine)
-        if settings.api_key is None:
+        if settings.api_key is None and settings.credential_cmd is None:
             message = (
                 "a worker process of the Ray cluster has no API key: set TINKER_API_KEY in the "
-                "environment of every node before Ray is started there; a key that was passed in "
-                "code stays in the process that it was passed to"
+                "environment of every node before Ray is started there, or TINKER_CREDENTIAL_CMD; "
+                "a key that was passed in code stays in the process that it was passed to"
             )
             raise ConfigurationError(message)
         return settings
@@ -107,7 +107,7 @@ class ServiceSpec:
         """Open connections of this process's own.
 
         Raises:
-            ConfigurationError: This process has no API key.
+            ConfigurationError: This process has no credential.
         """
         return open_link(self.settings(), self.flags)
 

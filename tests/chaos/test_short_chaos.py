@@ -12,6 +12,7 @@ import pytest
 import ray.util
 from ray._common.test_utils import wait_for_condition
 
+from actors.attached import AttachedRuntime
 from actors.handles.rollout import RolloutHandle
 from tests.fakes.cluster_session import cluster_session, expected_tokens, kill, tokens
 from tests.fakes.environment import CountingGroup
@@ -107,6 +108,56 @@ async def test_training_operations_are_applied_once_whoever_dies(seed: int) -> N
         results = await asyncio.gather(*work)
     assert list(range(1, 151)) == [seq for seq, _ in applied]
     assert list(range(2, 151)) == [result.metrics["applied:sum"] for result in results]
+
+
+async def test_operations_of_copies_are_applied_once_whoever_dies(seed: int) -> None:
+    toy = ToyService()
+    async with cluster_session(toy) as session:
+        model = await session.runtime.session.create_model(0, "toy", LoraConfig(rank=4))
+        owner = await session.runtime.open_training(model)
+        await asyncio.gather(*(owner.run(OptimStep(seq, AdamParams())) for seq in range(1, 11)))
+        name = owner.hand_over(11)
+        copies = [session.runtime._crew.attach_training(model, name) for _ in range(2)]
+        toy.train_s = 0.3
+        first_numbers = {owner: 11, copies[0]: model.first_seq, copies[1]: model.first_seq}
+        work = [
+            asyncio.create_task(training.run(OptimStep(first + number, AdamParams())))
+            for number in range(50)
+            for training, first in first_numbers.items()
+        ]
+        applied = toy.applied[model.model_id]
+        await killing_after(lambda: len(applied), moments(160, seed), lambda: kill(owner._remote))
+        results = await asyncio.gather(*work)
+        for copy in copies:
+            await copy.aclose()
+    assert list(range(1, 161)) == [seq for seq, _ in applied]
+    places = [result.metrics["applied:sum"] for result in results]
+    assert set(range(11, 161)) == set(places)
+    # Each client's own operations are applied in the order in which it asked for them.
+    assert all(places[start::3] == sorted(places[start::3]) for start in range(3))
+
+
+async def test_numbers_stay_unique_when_the_session_actor_dies(seed: int) -> None:
+    toy = ToyService(dispatch_s=0.01)
+    async with cluster_session(toy) as session:
+        runtime = session.runtime
+        attached = AttachedRuntime(
+            runtime._starter.service, runtime.reference(creates=True), runtime._crew
+        )
+        issued: list[int] = []
+
+        async def issue(source: Any) -> None:  # noqa: ANN401 - a runtime, of either kind
+            for _ in range(50):
+                issued.append(await source.number("model"))  # noqa: PERF401 - seen while it runs
+
+        work = [asyncio.create_task(issue(source)) for source in (runtime, attached)]
+        await killing_after(
+            lambda: len(issued), moments(100, seed), lambda: kill(runtime.session.remote)
+        )
+        await asyncio.gather(*work)
+        await attached.sampling.aclose()
+        await attached.session.remote.let_go()
+    assert 100 == len(set(issued)) == len(issued)
 
 
 async def test_sampling_goes_on_under_the_same_limit_when_the_session_actor_dies(

@@ -75,3 +75,9 @@ def test_asking_whether_ray_is_connected_does_not_load_it() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "False False False" == run.stdout.strip()
+
+
+def test_a_command_that_prints_a_credential_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TINKER_API_KEY", raising=False)
+    monkeypatch.setenv("TINKER_CREDENTIAL_CMD", "print-it")
+    assert ServiceSpec("http://10.0.0.1", "s", ServerFlags()).settings().credential_cmd is not None
