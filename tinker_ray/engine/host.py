@@ -158,9 +158,9 @@ class Host:
         self.downloads.sweep()
 
     def _sweep_and_go_on(self) -> None:
-        self.sweep()
         loop = asyncio.get_running_loop()
         self._sweeping = loop.call_later(_SWEPT_EVERY_S, self._sweep_and_go_on)
+        self.sweep()  # a full disk may break it: the next one comes all the same
 
     def release(self) -> None:
         """Let go of every request that waits for a result. Idempotent."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.access.api_key import ApiKey
     from tinker_ray.engine.served_model import ServedModel
 
+_logger = logging.getLogger("tinker_ray.engine")
 STATE_FILE = "engine.json"
 LOCK_FILE = "engine.lock"
 _SWITCH_INTERVAL_S = 0.001
@@ -165,6 +166,8 @@ async def _run(
     from tinker_ray.engine.serving.http_server import HttpServer
 
     host = Host(models, options.data, options.settings, keys=options.keys)
+    for owner in host.admission.revoked_owners:
+        _logger.warning("a key of %s was revoked by those who had it: it lets nobody in", owner)
 
     def say_ready() -> None:
         address, port = listener.getsockname()[:2]

@@ -74,6 +74,19 @@ async def test_an_expired_checkpoint_is_not_there_and_its_files_are_swept(
     assert folders(running) == []
 
 
+async def test_samplers_of_a_deleted_checkpoint_say_so(
+    running: Running, client: EngineClient
+) -> None:
+    model_id = await client.create_model()
+    path = await save(client, model_id, 1, "w", "save_weights_for_sampler")
+    sampler_id = await client.sampler(model_path=path)
+    assert await prompt_logprobs(client, sampler_id)
+    assert (await client.http.delete(url_of(path))).status_code == 200
+    await settled(running)
+    answer = await client.post("asample", sample_body(sampler_id, 9), status=404)
+    assert "deleted" in answer["detail"]
+
+
 async def test_a_load_that_waited_until_its_checkpoint_expired_fails(
     running: Running, client: EngineClient
 ) -> None:

@@ -281,6 +281,7 @@ async def test_a_deleted_key_lets_nobody_in_again(running: Running, anna: Engine
     (entry,) = (await running.client("tml-annas-other").get("audit"))["entries"]
     assert entry["event"] == "organization_api_key_deleted"
     await running.restart()
+    assert running.host.admission.revoked_owners == ["anna"]
     assert (await answer_for(running.client(), ANNA)).status_code == 401
     assert (await answer_for(running.client(), BELA)).status_code == 200
 

@@ -39,6 +39,11 @@ class Admission:
         self._mint = mint
         self._now = now
 
+    @property
+    def revoked_owners(self) -> list[str]:
+        """Whose keys the engine was started with, and lets in no more."""
+        return [caller.owner for caller in self._keys.revoked]
+
     def admit(self, credential: bytes | None) -> Caller:
         """Return who shows a credential.
 

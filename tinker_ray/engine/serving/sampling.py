@@ -12,7 +12,8 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from tinker_ray.engine.serving.validate import sample_job
 from tinker_ray.engine.store.row import Activity, Outcome
 from tinker_ray.engine.store.snapshot_cache import SnapshotCache
 from tinker_ray.engine.training.recorded_samples import RecordedSample, RecordedSamples
+from tinker_ray.errors import EngineError
 from tinker_ray.telemetry import inject, names
 from tinker_ray.telemetry.trace import record
 from tinker_ray.wire import codec
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import SampleRequest
 
 
+class _Gone(Enum):
+    GONE = "gone"
+
+
+_GONE = _Gone.GONE
 _DELETED = "the weights of this sampling session were deleted"
 
 
@@ -111,7 +118,11 @@ class Sampling:
         weights = self._weights(request, owner)
         served = self._shelf.find(weights.base_model)
         job = sample_job(request, served.base, max_sequences=self._max_queued_sequences)
-        job = replace(job, adapter=await self._adapter(served, weights))
+        while (adapter := await self._adapter(served, weights)) is _GONE:
+            before, weights = weights, self._weights(request, owner)
+            if weights == before:
+                raise not_found(_DELETED, "sampling_session_id")
+        job = replace(job, adapter=adapter)
         key = _key(request, content)
         if key is not None and (known := self._promises.find_sample(key)) is not None:
             return known
@@ -187,12 +198,20 @@ class Sampling:
         self._shelf.find(run.base_model, field="model_path")
         return Weights(run.base_model, row.directory)
 
-    async def _adapter(self, served: ServedModel, weights: Weights) -> Adapter | None:
+    async def _adapter(
+        self, served: ServedModel, weights: Weights
+    ) -> Adapter | Literal[_Gone.GONE] | None:
+        """Read an adapter, unless it was deleted, or replaced by newer inflight weights."""
         if weights.directory is None:
             return None
         if not weights.directory.exists():
-            raise not_found(_DELETED, "sampling_session_id")
-        return await self.snapshots.get(weights.directory, served.base.device)
+            return _GONE
+        try:
+            return await self.snapshots.get(weights.directory, served.base.device)
+        except EngineError:
+            if weights.directory.exists():
+                raise
+            return _GONE
 
     def _start(
         self,

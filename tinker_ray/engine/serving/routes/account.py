@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
-from tinker_ray.engine.serving.openapi import ApiKeyInfo, IssuedToken, told
+from tinker_ray.engine.serving.answer_schema import ApiKeyInfo, IssuedToken
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.route import JsonRoute
 
 router = APIRouter(route_class=JsonRoute)

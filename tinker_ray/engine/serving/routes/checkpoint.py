@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, url_of
-from tinker_ray.engine.serving.openapi import ExternalWeightsUrls, told
+from tinker_ray.engine.serving.answer_schema import ExternalWeightsUrls
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import CheckpointTtlRequest

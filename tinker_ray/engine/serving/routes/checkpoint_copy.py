@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
+from tinker_ray.engine.serving.answer_schema import CopiedWeights
 from tinker_ray.engine.serving.generation import answer_keys
-from tinker_ray.engine.serving.openapi import CopiedWeights, told
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import CopyWeightsRequest, WeightsInfoRequest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, promise_answer
-from tinker_ray.engine.serving.openapi import PromiseAnswer, told
+from tinker_ray.engine.serving.answer_schema import PromiseAnswer
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.operation import json_outcome
 from tinker_ray.engine.serving.rejection import rejected
 from tinker_ray.engine.serving.route import JsonRoute

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, outcome_answer
-from tinker_ray.engine.serving.openapi import Completions, told, told_outcome
+from tinker_ray.engine.serving.answer_schema import Completions
+from tinker_ray.engine.serving.openapi import told, told_outcome
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.session_schema import (

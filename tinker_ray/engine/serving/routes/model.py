@@ -11,8 +11,9 @@ from tinker_ray.engine.serving.answer import (
     json_answer,
     promise_answer,
 )
+from tinker_ray.engine.serving.answer_schema import PromiseAnswer
 from tinker_ray.engine.serving.generation import answer_keys
-from tinker_ray.engine.serving.openapi import PromiseAnswer, told
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import CreateModelRequest, ModelRequest

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
+from tinker_ray.engine.serving.answer_schema import AuditLog, BillingUsage, CheckpointStorage
 from tinker_ray.engine.serving.audit import CHECKPOINT, ORGANIZATION, PROJECT
-from tinker_ray.engine.serving.openapi import AuditLog, BillingUsage, CheckpointStorage, told
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import Day, Moment

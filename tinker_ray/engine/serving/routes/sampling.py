@@ -5,16 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, record_answer
-from tinker_ray.engine.serving.body import plain_body
-from tinker_ray.engine.serving.generation import answer_keys
-from tinker_ray.engine.serving.openapi import (
+from tinker_ray.engine.serving.answer_schema import (
     Joined,
     SampleBody,
     SamplePromise,
     SamplingSession,
-    body_of,
-    told,
 )
+from tinker_ray.engine.serving.body import plain_body
+from tinker_ray.engine.serving.generation import answer_keys
+from tinker_ray.engine.serving.openapi import body_of, told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.sampling import sequence_ids

@@ -10,7 +10,8 @@ from tinker_ray.engine.serving.answer import (
     json_answer,
     record_answer,
 )
-from tinker_ray.engine.serving.openapi import Accepted, Flags, Health, told
+from tinker_ray.engine.serving.answer_schema import Accepted, Flags, Health
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.session_schema import ClientConfigRequest, TelemetryRequest
 from tinker_ray.types import GetServerCapabilitiesResponse, SupportedModel

@@ -16,7 +16,8 @@ from tinker_ray.engine.serving.answer import (
     record_answer,
     url_of,
 )
-from tinker_ray.engine.serving.openapi import Beat, OpenedSession, TraceExport, told
+from tinker_ray.engine.serving.answer_schema import Beat, OpenedSession, TraceExport
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.schema import PageNumber
 from tinker_ray.engine.serving.session_schema import (

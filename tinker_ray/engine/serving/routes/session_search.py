@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
-from tinker_ray.engine.serving.openapi import FoundSessions, told
+from tinker_ray.engine.serving.answer_schema import FoundSessions
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.route import JsonRoute
 from tinker_ray.engine.serving.session_schema import SearchSessionsRequest, SessionsOfUsers
 from tinker_ray.engine.serving.session_status import is_searched, status_of

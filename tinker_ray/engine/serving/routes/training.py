@@ -9,15 +9,10 @@ from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving import training_work
 from tinker_ray.engine.serving.answer import caller_of, host_of, promise_answer
+from tinker_ray.engine.serving.answer_schema import ForwardBackwardBody, ForwardBody, PromiseAnswer
 from tinker_ray.engine.serving.body import plain_body
 from tinker_ray.engine.serving.generation import check_batch_encoding
-from tinker_ray.engine.serving.openapi import (
-    ForwardBackwardBody,
-    ForwardBody,
-    PromiseAnswer,
-    body_of,
-    told,
-)
+from tinker_ray.engine.serving.openapi import body_of, told
 from tinker_ray.engine.serving.rejection import RequestRejected
 from tinker_ray.engine.serving.route import TrainingRoute
 from tinker_ray.engine.serving.schema import OptimStepRequest

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from tinker_ray.engine.serving import save_work, training_work
 from tinker_ray.engine.serving.answer import caller_of, host_of, promise_answer
+from tinker_ray.engine.serving.answer_schema import PromiseAnswer
 from tinker_ray.engine.serving.generation import check_create_from
-from tinker_ray.engine.serving.openapi import PromiseAnswer, told
+from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
 from tinker_ray.engine.serving.route import TrainingRoute
 from tinker_ray.engine.serving.schema import (
