@@ -117,7 +117,7 @@ def test_a_copied_service_client_makes_things_in_the_same_session(
 
 def test_a_copy_ends_with_its_owner(cluster_service: tinker_ray.ServiceClient) -> None:
     sampler = cluster_service.create_sampling_client(base_model=NAME)
-    user = ray.remote(num_cpus=0.1)(User).remote(sampler)
+    user: Any = ray.remote(num_cpus=0.1)(User).remote(sampler)
     assert [] == ray.get(user.draw.remote(), timeout=60)
     cluster_service.close()
     [said] = ray.get(user.draw.remote(), timeout=60)
