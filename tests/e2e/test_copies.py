@@ -40,7 +40,8 @@ def cluster_service(
 
 
 def in_worker(function: Any) -> Any:  # noqa: ANN401 - Ray's decorator
-    return ray.remote(num_cpus=0.1, max_retries=0)(function)
+    more: dict[str, Any] = {} if isinstance(function, type) else {"max_retries": 0}
+    return ray.remote(num_cpus=0.1, **more)(function)
 
 
 @in_worker
@@ -117,7 +118,7 @@ def test_a_copied_service_client_makes_things_in_the_same_session(
 
 def test_a_copy_ends_with_its_owner(cluster_service: tinker_ray.ServiceClient) -> None:
     sampler = cluster_service.create_sampling_client(base_model=NAME)
-    user: Any = ray.remote(num_cpus=0.1)(User).remote(sampler)
+    user: Any = in_worker(User).remote(sampler)
     assert [] == ray.get(user.draw.remote(), timeout=60)
     cluster_service.close()
     [said] = ray.get(user.draw.remote(), timeout=60)
