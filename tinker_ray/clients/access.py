@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinker_ray.clients.api_future import APIFuture
-from tinker_ray.clients.session import ClientSession
-from tinker_ray.types import GetServerCapabilitiesResponse
-from tinker_ray.wire import endpoint
+from tinker_ray.clients.mode import embedded_engine
+from tinker_ray.core.connection import open_transport
+from tinker_ray.core.probe import probe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tinker_ray.config import Settings
+    from tinker_ray.transport.auth import Credentials
+    from tinker_ray.transport.message import Transport
 
-_ONCE = replace(endpoint.GET_SERVER_CAPABILITIES, retries=0, budget_s=0.0)
 
-
-def check_access(settings: Settings) -> None:
-    """Ask which base models the service offers. Blocks.
+def check_access(
+    settings: Settings,
+    transport: Callable[[Settings, Credentials], Transport] = open_transport,
+) -> None:
+    """Ask which base models the service offers; starts an embedded engine for it. Blocks.
 
     Raises:
         ConfigurationError: There is no credential.
         APIStatusError: The service refused.
         APIConnectionError: There was no answer.
     """
-    session = ClientSession(settings)
+    settings, engine = embedded_engine(settings)
     try:
-        APIFuture.start(_ask(session)).result()
+        APIFuture.start(probe(settings, transport=transport)).result()
     finally:
-        session.close("success")
-
-
-async def _ask(session: ClientSession) -> None:
-    link = await session.link()
-    await link.call(_ONCE, GetServerCapabilitiesResponse)
+        if engine is not None:
+            engine.close()

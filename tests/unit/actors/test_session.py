@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actors.handles.session import SessionHandle
+from actors.journal import MemoryJournal
 from actors.lease_keeper import HolderInfo
 from actors.session import SessionActor
+from tests.fakes.remote_actor import FakeRemote
 from tests.unit.actors.conftest import SERVICE
+from tinker_ray.config import Secret
 from tinker_ray.core.session import ModelHandle
 from tinker_ray.errors import BadRequestError
 from tinker_ray.limits import BackoffNotice, Claim
@@ -100,3 +104,78 @@ async def test_the_inventory_names_holders_and_models(session: SessionActor) -> 
     assert [info("a")] == inventory["holders"]
     assert ["toy-1:train:0"] == inventory["trainings"]
     listening.cancel()
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def remote(open_link: Callable[[], Link]) -> AsyncIterator[FakeRemote]:
+    made: list[SessionActor] = []
+    kept = MemoryJournal()
+
+    def make() -> SessionActor:
+        made.append(SessionActor(SERVICE, link=open_link(), journal=kept))
+        return made[-1]
+
+    yield FakeRemote(make)
+    for actor in made:
+        await actor.aclose()
+
+
+def handle(remote: Any, **options: Any) -> SessionHandle:  # noqa: ANN401 - a fake
+    return SessionHandle(remote, **options)
+
+
+async def test_a_session_that_nobody_shares_is_numbered_without_its_actor(
+    remote: FakeRemote,
+) -> None:
+    own = handle(remote)
+    assert [0, 1, 0] == [await own.number(kind) for kind in ("model", "model", "sampling_session")]
+    assert [] == remote.calls
+
+
+async def test_a_shared_session_goes_on_with_its_numbers_for_all(remote: FakeRemote) -> None:
+    own = handle(remote)
+    first = [await own.number("model") for _ in range(3)]
+    own.share()
+    own.share()
+    copy = handle(remote, is_copy=True)
+    shared = await asyncio.gather(
+        *(source.number("model") for source in (own, copy) for _ in range(4))
+    )
+    assert [0, 1, 2] == first
+    assert list(range(3, 11)) == sorted(shared)
+    assert 0 == await copy.number("sampling_session")
+
+
+async def test_no_number_is_issued_twice_when_the_actor_dies(remote: FakeRemote) -> None:
+    own = handle(remote)
+    own.share()
+    remote.deaths = 4
+    issued = [await own.number("model") for _ in range(10)]
+    assert 10 == len(set(issued))
+    assert issued == sorted(issued)
+
+
+async def test_a_creation_with_a_secret_is_made_by_the_process_itself(
+    remote: FakeRemote, open_link: Callable[[], Link]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    class Here:
+        async def create_model_from_state(self, *given: Any, **named: Any) -> ModelHandle:  # noqa: ANN401
+            asked.append((given, named))
+            return ModelHandle("toy-1:train:0", 2)
+
+    async def here() -> Any:  # noqa: ANN401
+        return Here()
+
+    own = handle(remote, here=here)
+    path = "tinker://x:train:0/weights/a"
+    made = await own.create_model_from_state(
+        0, path, optimizer=True, weights_access_token=Secret("hush")
+    )
+    assert ModelHandle("toy-1:train:0", 2) == made
+    assert 1 == len(asked)
+    assert [] == remote.calls

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.handles.training import Acknowledged, TrainingHandle
+from actors.journal import MemoryJournal
 from actors.training import WINDOW, TrainingActor
 from tests.fakes.remote_actor import FakeRemote
 from tests.unit.actors.conftest import SERVICE
-from tinker_ray.core.operation import OptimStep
+from tinker_ray.config import Secret
+from tinker_ray.core.operation import LoadState, OptimStep
 from tinker_ray.core.session import ModelHandle
-from tinker_ray.errors import TinkerError
+from tinker_ray.errors import StaleHandleError, TinkerError
 from tinker_ray.types import AdamParams
 
 if TYPE_CHECKING:
@@ -37,9 +39,10 @@ class Quiet:
 @pytest.fixture
 async def remote(open_link: Callable[[], Link]) -> AsyncIterator[FakeRemote]:
     made: list[TrainingActor] = []
+    journal = MemoryJournal()
 
     def make() -> TrainingActor:
-        made.append(TrainingActor(SERVICE, MODEL, Quiet(), link=open_link()))
+        made.append(TrainingActor(SERVICE, MODEL, Quiet(), journal=journal, link=open_link()))
         return made[-1]
 
     yield FakeRemote(make)
@@ -168,3 +171,60 @@ async def test_copies_that_take_their_time_are_waited_for_by_nobody(
         await second.run(step(seq))
     await owner.run(step(2))
     assert list(range(1, 18)) == [seq for seq, _ in toy.applied[MODEL.model_id]]
+
+
+# --- operations with a secret ---------------------------------------------------------------------
+
+HUSH = "hush"
+
+
+def load(seq: int) -> LoadState:
+    return LoadState(
+        seq, "tinker://toy-1:train:0/weights/a", optimizer=False, weights_access_token=Secret(HUSH)
+    )
+
+
+def own(remote: Any, open_link: Callable[[], Link], *, is_copy: bool = False) -> TrainingHandle:  # noqa: ANN401
+    """A handle with connections of its own."""
+
+    async def link() -> Link:
+        return open_link()
+
+    return TrainingHandle(remote, MODEL, link, is_copy=is_copy)
+
+
+async def test_an_operation_with_a_secret_takes_its_turn_without_the_actor(
+    remote: FakeRemote, toy: ToyService, open_link: Callable[[], Link]
+) -> None:
+    training = own(remote, open_link)
+    await asyncio.gather(training.run(step(3)), training.run(load(2)), training.run(step(1)))
+    assert [(1, "optim_step"), (2, "load_weights"), (3, "optim_step")] == toy.applied[
+        MODEL.model_id
+    ]
+    assert HUSH not in repr(remote.calls)
+    assert not any(isinstance(part, LoadState) for _, given in remote.calls for part in given)
+
+
+async def test_so_it_does_among_those_of_copies_and_over_deaths_of_the_actor(
+    remote: FakeRemote, toy: ToyService, open_link: Callable[[], Link]
+) -> None:
+    owner = own(remote, open_link)
+    await owner.run(step(1))
+    owner.hand_over(2)
+    copy = own(remote, open_link, is_copy=True)
+    await copy.run(step(1))
+    remote.deaths = 5
+    await asyncio.gather(copy.run(load(2)), copy.run(step(3)), owner.run(load(2)))
+    kinds = [kind for _, kind in toy.applied[MODEL.model_id]]
+    assert list(range(1, 6)) == [seq for seq, _ in toy.applied[MODEL.model_id]]
+    assert ["load_weights"] * 2 + ["optim_step"] * 3 == sorted(kinds)
+    assert HUSH not in repr(remote.calls)
+
+
+async def test_a_turn_that_was_returned_is_not_lent_again(
+    remote: FakeRemote, open_link: Callable[[], Link]
+) -> None:
+    training = own(remote, open_link)
+    await training.run(load(1))
+    with pytest.raises(StaleHandleError):
+        await remote.actor.lend_turn(None, 1, 1)
