@@ -9,6 +9,8 @@ from tinker_ray.limits.backoff import Backoff, BackoffNotice, Open, Paused, Thro
 from tinker_ray.limits.budget import ByteBudget
 from tinker_ray.limits.lease import Lease
 from tinker_ray.limits.permit import Claim, Grant, PermitLedger
+from tinker_ray.limits.share import Want
+from tinker_ray.limits.window import Window
 
 __all__ = [
     "Backoff",
@@ -21,4 +23,6 @@ __all__ = [
     "Paused",
     "PermitLedger",
     "Throttled",
+    "Want",
+    "Window",
 ]

@@ -9,8 +9,14 @@ ledger may have given to others by now.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tinker_ray.limits.permit import Claim, Grant
+from tinker_ray.limits.share import Want
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BLOCK = 8
 """Permits are asked for in multiples of this."""
@@ -148,12 +154,13 @@ class Lease:
         """Take no more permits; :meth:`poll` gives back the idle ones, and the rest as it comes."""
         self._closed = True
 
-    def poll(self, now: float, waiting: int) -> Claim | None:
+    def poll(self, now: float, waiting: int, labels: Sequence[Want] = ()) -> Claim | None:
         """Return the claim to send now, if one is due.
 
         Args:
             now: The time.
             waiting: How many more permits the process could use at once.
+            labels: What it could use in all, those in use included, label by label.
         """
         self._lapse(now)
         need = self._need = self._in_use + (0 if self._closed else waiting)
@@ -170,7 +177,8 @@ class Lease:
         self._revision = 0
         self._sent_at = now
         self._answered = False
-        return Claim(self.holder, self._serial, self._epoch, self._held, self._in_use, want)
+        wants = _spread(want, labels)
+        return Claim(self.holder, self._serial, self._epoch, self._held, self._in_use, want, wants)
 
     def apply(self, grant: Grant, now: float) -> bool:
         """Take in a grant, asked for or not.
@@ -238,3 +246,15 @@ class Lease:
             self._held = self._target = self._spent = self._want = 0
             self._serial += 1
             self._answered = True
+
+
+def _spread(want: int, labels: Sequence[Want]) -> tuple[Want, ...]:
+    """Make what is wanted by label add up to what is wanted in all; the largest takes the rest."""
+    if not labels:
+        return ()
+    largest = max(range(len(labels)), key=lambda index: labels[index].count)
+    rest = want - sum(item.count for item in labels)
+    return tuple(
+        replace(item, count=max(0, item.count + rest)) if index == largest else item
+        for index, item in enumerate(labels)
+    )

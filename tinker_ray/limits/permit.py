@@ -5,6 +5,8 @@ asking anybody, see :mod:`tinker_ray.limits.lease`. Knows nothing of how message
 be lost, late, doubled or out of order. Invariant: the permits of all leases that somebody can still
 believe in never add up to more than the limit, whoever dies, the ledger included.
 
+Scarce permits are divided by :func:`tinker_ray.limits.share.fair_shares`.
+
 What makes it hold:
 
 - Messages state what is, not what changes: a :class:`Claim` says how many permits its sender keeps
@@ -25,10 +27,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from tinker_ray.limits.share import Want, fair_shares
 
-    Shares = Callable[[int, Mapping[str, int]], Mapping[str, int]]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DISPATCH_LIMIT = 400
 """Requests to sample that may be under way at once: the upstream SDK's limit for one process."""
@@ -47,6 +49,7 @@ class Claim:
         held: The permits that the holder keeps.
         in_use: The permits that are being used, for those who watch.
         want: The permits that it would like to hold in all.
+        labels: The same, label by label; empty if all are of one kind.
     """
 
     holder: str
@@ -55,6 +58,12 @@ class Claim:
     held: int
     in_use: int
     want: int
+    labels: tuple[Want, ...] = ()
+
+    @property
+    def wants(self) -> tuple[Want, ...]:
+        """What it would like, label by label."""
+        return self.labels or (Want(self.want),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class _Entry:
     count: int = 0
     in_use: int = 0
     want: int = 0
+    wants: tuple[Want, ...] = ()
     target: int = 0
     expires_at: float = math.inf
     waiting_since: int = 0
@@ -101,31 +111,6 @@ class _Entry:
     told_count: int = 0
     told_target: int = 0
     told_crowded: bool = False
-
-
-def max_min_shares(limit: int, wants: Mapping[str, int]) -> dict[str, int]:
-    """Divide the limit so that nobody gets more than it wants, and the least served most.
-
-    Args:
-        limit: What there is to divide.
-        wants: What each would like, at least 1.
-
-    Returns:
-        The share of each. All wants are met if they fit. Otherwise whoever wants less than an equal
-        share gets what it wants, and the others divide the rest equally; the odd ones go to the
-        first of them, so that shares stay as they are while wants vary.
-    """
-    shares: dict[str, int] = {}
-    left = limit
-    for holder in sorted(wants, key=wants.__getitem__):
-        if wants[holder] > left // (len(wants) - len(shares)):
-            break
-        shares[holder] = wants[holder]
-        left -= wants[holder]
-    unmet = [holder for holder in wants if holder not in shares]
-    for index, holder in enumerate(unmet):
-        shares[holder] = left // len(unmet) + (index < left % len(unmet))
-    return shares
 
 
 class PermitLedger:
@@ -144,7 +129,6 @@ class PermitLedger:
         ttl_s: float = TTL_S,
         *,
         restarted_at: float | None = None,
-        shares: Shares = max_min_shares,
     ) -> None:
         """Start with no leases.
 
@@ -152,12 +136,10 @@ class PermitLedger:
             limit: The most permits that may be leased at once.
             ttl_s: How long a lease lasts after each claim.
             restarted_at: The time now, if another ledger may have granted leases before.
-            shares: How to divide the limit among holders that want more than there is.
         """
         self.limit = limit
         self.ttl_s = ttl_s
         self._quiet_until = -math.inf if restarted_at is None else restarted_at + ttl_s
-        self._shares = shares
         self._entries: dict[str, _Entry] = {}
         self._forgotten: set[str] = set()
         self._epochs = 0
@@ -215,7 +197,8 @@ class PermitLedger:
         if self._is_quiet and self.leased - entry.count + claim.held <= self.limit:
             kept = claim.held
         entry.serial, entry.revision = claim.serial, 0
-        entry.count, entry.in_use, entry.want = kept, claim.in_use, claim.want
+        entry.count, entry.in_use = kept, claim.in_use
+        entry.want, entry.wants = claim.want, claim.wants
         entry.expires_at = self._now + self.ttl_s
         self._divide()
         return self._grant(entry)
@@ -243,7 +226,7 @@ class PermitLedger:
         self._forgotten.add(holder)
         entry = self._entries.get(holder)
         if entry is not None:
-            entry.want = 0
+            entry.want, entry.wants = 0, ()
 
     def resize(self, limit: int) -> None:
         """Change the limit; permits above a smaller one return as :meth:`notices` asks for them.
@@ -270,9 +253,9 @@ class PermitLedger:
     def _divide(self) -> None:
         """Work out every share and hand out what is free, the longest waiting first."""
         entries = self._entries.values()
-        wants = {entry.holder: entry.want for entry in entries if entry.want > 0}
+        wants = {entry.holder: entry.wants for entry in entries if entry.want > 0}
         self._crowded = len(wants) > self.limit
-        shares = dict.fromkeys(wants, 1) if self._crowded else self._shares(self.limit, wants)
+        shares = dict.fromkeys(wants, 1) if self._crowded else fair_shares(self.limit, wants)
         for entry in entries:
             share = shares.get(entry.holder, 0)
             entry.target = entry.count if self._is_quiet else share

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.permit_cluster import PermitCluster
 from tinker_ray.limits import Claim, Lease, PermitLedger
-from tinker_ray.limits.permit import max_min_shares
+from tinker_ray.limits.share import max_min_shares
 
 
 def _ask(ledger: PermitLedger, lease: Lease, now: float, waiting: int) -> bool:
