@@ -46,6 +46,7 @@ class PermitCluster:
     seed: int = 0
     now: float = 0.0
     messages: int = 0
+    in_use: int = 0
     most_in_use: int = 0
     holders: list[Holder] = field(default_factory=list)
 
@@ -57,10 +58,7 @@ class PermitCluster:
         self.ledger: PermitLedger | None = PermitLedger(self.limit, self.ttl_s)
         for index in range(self.num_holders):
             self.holders.append(Holder(Lease(f"holder-{index}")))
-
-    @property
-    def in_use(self) -> int:
-        return sum(holder.lease.in_use for holder in self.holders if holder.alive)
+        self._by_name = {holder.lease.holder: holder for holder in self.holders}
 
     @property
     def done(self) -> int:
@@ -75,6 +73,7 @@ class PermitCluster:
     def kill(self, holder: int) -> None:
         """End a process at once."""
         self.holders[holder].alive = False
+        self.in_use -= self.holders[holder].lease.in_use
 
     def stop_ledger(self) -> None:
         """End the ledger's process."""
@@ -90,7 +89,6 @@ class PermitCluster:
         while self._events and self._events[0][0] <= end:
             self.now, _, event = heapq.heappop(self._events)
             event()
-            self.most_in_use = max(self.most_in_use, self.in_use)
         self.now = end
 
     def _at(self, time: float, event: Callable[[], None]) -> None:
@@ -101,6 +99,8 @@ class PermitCluster:
             return
         while holder.queue and holder.lease.acquire(self.now):
             holder.queue -= 1
+            self.in_use += 1
+            self.most_in_use = max(self.most_in_use, self.in_use)
             taken_s = self.dispatch_s * self._random.uniform(0.5, 1.5)
             self._at(self.now + taken_s, partial(self._finish, holder, taken_s))
         claim = holder.lease.poll(self.now, holder.queue)
@@ -124,6 +124,7 @@ class PermitCluster:
     def _finish(self, holder: Holder, taken_s: float) -> None:
         if holder.alive:
             holder.lease.release()
+            self.in_use -= 1
             holder.done += 1
             holder.used_s += taken_s
             self._work(holder)
@@ -153,7 +154,7 @@ class PermitCluster:
         self._at(self.now + self.latency_s, lambda: self._granted(grant))
 
     def _granted(self, grant: Grant) -> None:
-        holder = next(one for one in self.holders if one.lease.holder == grant.holder)
+        holder = self._by_name[grant.holder]
         if holder.alive and holder.connected:
             holder.lease.apply(grant, self.now)
             self._work(holder)

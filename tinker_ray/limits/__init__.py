@@ -7,12 +7,14 @@ argument (seconds on any monotonic clock, one for each process). Actors carry th
 
 from tinker_ray.limits.backoff import Backoff, BackoffNotice, Open, Paused, Throttled
 from tinker_ray.limits.budget import ByteBudget
+from tinker_ray.limits.claim import UNLIMITED, Claim, Grant, Terms
 from tinker_ray.limits.lease import Lease
-from tinker_ray.limits.permit import Claim, Grant, PermitLedger
+from tinker_ray.limits.permit import PermitLedger
 from tinker_ray.limits.share import Want
 from tinker_ray.limits.window import Window
 
 __all__ = [
+    "UNLIMITED",
     "Backoff",
     "BackoffNotice",
     "ByteBudget",
@@ -22,6 +24,7 @@ __all__ = [
     "Open",
     "Paused",
     "PermitLedger",
+    "Terms",
     "Throttled",
     "Want",
     "Window",

@@ -1,11 +1,9 @@
-"""The ledger of dispatch permits: who may have how many requests under way, over a whole cluster.
+"""The ledger of permits: who may have how many requests under way, over a whole cluster.
 
 Holders (the processes that dispatch) lease permits in blocks, for a time; they spend them without
 asking anybody, see :mod:`tinker_ray.limits.lease`. Knows nothing of how messages travel: they may
 be lost, late, doubled or out of order. Invariant: the permits of all leases that somebody can still
 believe in never add up to more than the limit, whoever dies, the ledger included.
-
-Scarce permits are divided by :func:`tinker_ray.limits.share.fair_shares`.
 
 What makes it hold:
 
@@ -19,102 +17,54 @@ What makes it hold:
   another one (another epoch) when its holder is heard again, and starts from nothing.
 - A ledger that starts again grants nothing for one ``ttl_s``. Leases that its predecessor granted
   run out in that time, or are taken over from the claims of their holders as they stand.
+
+What a message costs does not depend on how many holders there are: a claim is answered from the
+:class:`~tinker_ray.limits.share.Level` of each label, what is free goes to the first in line, and
+the levels are worked out anew only every so often, the more seldom the more holders there are. What
+cannot be divided evenly is held in turns (:mod:`tinker_ray.limits.turn`), so that also with more
+holders than permits the number of messages depends on time, not on how many samples there are.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinker_ray.limits.share import Want, fair_shares
+from tinker_ray.limits.claim import UNLIMITED, Claim, Grant, Terms
+from tinker_ray.limits.entry import Entry, Expiries
+from tinker_ray.limits.share import ALL_MET, NOTHING, Level, levels
+from tinker_ray.limits.turn import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = ["Claim", "Grant", "PermitLedger"]
 
 DISPATCH_LIMIT = 400
 """Requests to sample that may be under way at once: the upstream SDK's limit for one process."""
 TTL_S = 10.0
 """Seconds after which the permits of a lost holder return."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A holder's message: what it has and what it would like.
-
-    Attributes:
-        holder: A name that is never used twice: a process that replaces another takes a new one.
-        serial: Counts the holder's claims from 1.
-        epoch: The lease that ``held`` belongs to; 0 for none.
-        held: The permits that the holder keeps.
-        in_use: The permits that are being used, for those who watch.
-        want: The permits that it would like to hold in all.
-        labels: The same, label by label; empty if all are of one kind.
-    """
-
-    holder: str
-    serial: int
-    epoch: int
-    held: int
-    in_use: int
-    want: int
-    labels: tuple[Want, ...] = ()
-
-    @property
-    def wants(self) -> tuple[Want, ...]:
-        """What it would like, label by label."""
-        return self.labels or (Want(self.want),)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The ledger's message: what a holder has now.
-
-    Attributes:
-        holder: To whom.
-        serial: Of the last claim heard from it.
-        revision: Counts the grants after that claim, so that a late one is told from a newer one.
-        epoch: The lease.
-        count: The permits in it, all told.
-        target: The holder's share at present. If it is below ``count``, others wait: the holder
-            gives back the difference as it becomes idle.
-        ttl_s: How long the lease lasts, from when the claim was sent.
-        crowded: There are more holders in need than permits: each permit is good for one use.
-        fenced: The holder was declared dead and gets nothing any more.
-    """
-
-    holder: str
-    serial: int
-    revision: int
-    epoch: int
-    count: int
-    target: int
-    ttl_s: float
-    crowded: bool = False
-    fenced: bool = False
-
-
-@dataclass(slots=True)
-class _Entry:
-    holder: str
-    epoch: int
-    serial: int = 0
-    revision: int = 0
-    count: int = 0
-    in_use: int = 0
-    want: int = 0
-    wants: tuple[Want, ...] = ()
-    target: int = 0
-    expires_at: float = math.inf
-    waiting_since: int = 0
-    """Place in the line of those who have less than their share; 0 outside of it."""
-    told_count: int = 0
-    told_target: int = 0
-    told_crowded: bool = False
+PATIENCE_TTLS = 12
+"""A holder that holds nothing keeps its place in line for so many ``ttl_s`` without a word."""
+INVITED_S = 2.0
+"""A holder whose turn comes after a long wait has to claim it within this time."""
+TURNS_PER_S = 50
+"""Permits that are passed on in a second, at most; each costs about three messages."""
+SHORTEST_TURN_S = 2.0
+ODD_MATTERS_BELOW = 8
+"""Odd permits go round only among holders with fewer than this."""
+LARGEST_BLOCK = 8
+LONGEST_IDLE_S = 1.0
+IDLE_PER_S = 400
+"""Idle permits that may be given back in a second, if all of them change hands all the time."""
+FEW_HOLDERS = 32
+"""With no more than these, shares are worked out at each message."""
+PAUSE_PER_HOLDER_S = 50e-6
+"""With more, this much for each goes by between two times: ten times what it takes."""
 
 
 class PermitLedger:
-    """Leases a fixed number of permits to holders.
+    """Leases a number of permits to holders.
 
     Example::
 
@@ -133,18 +83,30 @@ class PermitLedger:
         """Start with no leases.
 
         Args:
-            limit: The most permits that may be leased at once.
+            limit: The most permits that may be leased at once; ``UNLIMITED`` until one is known.
             ttl_s: How long a lease lasts after each claim.
             restarted_at: The time now, if another ledger may have granted leases before.
         """
         self.limit = limit
         self.ttl_s = ttl_s
         self._quiet_until = -math.inf if restarted_at is None else restarted_at + ttl_s
-        self._entries: dict[str, _Entry] = {}
+        self._was_adopting = restarted_at is not None or limit >= UNLIMITED
+        self._entries: dict[str, Entry] = {}
+        self._expiries = Expiries()
+        self._leased = 0
+        self._in_use = 0
+        self._short: dict[str, Entry] = {}
+        """Those who have less than their share, the longest waiting first."""
+        self._news: dict[str, Entry] = {}
+        """Those who may have to be told something."""
+        self._levels: dict[str, Level] = {}
+        self._turns: dict[str, Turns] = {}
+        self._terms = Terms(ttl_s, PATIENCE_TTLS * ttl_s)
+        self._divided_at = -math.inf
+        self._insist_at = math.inf
+        self._is_dirty = False
         self._forgotten: set[str] = set()
         self._epochs = 0
-        self._places = 0
-        self._crowded = False
         self._now = -math.inf
 
     def __repr__(self) -> str:
@@ -154,18 +116,24 @@ class PermitLedger:
             f"share {entry.target}, until {entry.expires_at:.1f})"
             for entry in self._entries.values()
         )
-        quiet = f", quiet until {self._quiet_until:.1f}" if self._is_quiet else ""
-        return f"PermitLedger({self.leased} of {self.limit} leased{quiet}; {leases or 'nobody'})"
+        quiet = f", quiet until {self._quiet_until:.1f}" if self._now < self._quiet_until else ""
+        limit = "any number" if self.limit >= UNLIMITED else self.limit
+        return f"PermitLedger({self.leased} of {limit} leased{quiet}; {leases or 'nobody'})"
 
     @property
     def leased(self) -> int:
         """Permits in leases that have not run out as far as the ledger was last told the time."""
-        return sum(entry.count for entry in self._entries.values())
+        return self._leased
 
     @property
     def in_use(self) -> int:
         """Permits that their holders last said they were using."""
-        return sum(entry.in_use for entry in self._entries.values())
+        return self._in_use
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether somebody has less than its share, or more is leased than there is."""
+        return bool(self._short) or self._leased > self.limit
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -175,32 +143,39 @@ class PermitLedger:
     @property
     def wake_at(self) -> float:
         """When :meth:`notices` may have something to say without a claim; infinity for never."""
-        times = [entry.expires_at for entry in self._entries.values() if entry.count]
-        if self._is_quiet and self._somebody_waits:
+        times = [self._expiries.next_at, self._insist_at]
+        if self._news:
+            times.append(self._now)
+        if self._is_dirty:
+            times.append(self._divided_at + self._pause_s)
+        if self._now < self._quiet_until and self._entries:
             times.append(self._quiet_until)
-        return min(times, default=math.inf)
+        return min(times)
 
     def claim(self, claim: Claim, now: float) -> Grant:
         """Take in a claim and answer it; it may give to others too, see :meth:`notices`."""
         self._pass_time(now)
         if claim.holder in self._forgotten:
-            return Grant(claim.holder, claim.serial, 0, claim.epoch, 0, 0, self.ttl_s, fenced=True)
+            terms = self._terms
+            return Grant(claim.holder, claim.serial, 0, claim.epoch, 0, 0, terms, fenced=True)
         entry = self._entries.get(claim.holder)
         if entry is None:
             self._epochs += 1
-            entry = self._entries[claim.holder] = _Entry(claim.holder, self._epochs)
+            entry = self._entries[claim.holder] = Entry(claim.holder, self._epochs)
             kept = 0
         else:
             if claim.serial <= entry.serial:
                 return self._grant(entry)
             kept = min(claim.held, entry.count) if claim.epoch == entry.epoch else 0
-        if self._is_quiet and self.leased - entry.count + claim.held <= self.limit:
+        if self._is_adopting and self._leased - entry.count + claim.held <= self.limit:
             kept = claim.held
-        entry.serial, entry.revision = claim.serial, 0
-        entry.count, entry.in_use = kept, claim.in_use
-        entry.want, entry.wants = claim.want, claim.wants
-        entry.expires_at = self._now + self.ttl_s
-        self._divide()
+        self._take_in(entry, claim, kept)
+        if not self._divide_if_due():
+            self._aim(entry)
+            self._hand_out()
+        waits = entry.wants and not entry.count
+        lasts_s = self._terms.patience_s if waits else self.ttl_s
+        self._expiries.plan(entry, self._now + lasts_s)
         return self._grant(entry)
 
     def notices(self, now: float) -> list[Grant]:
@@ -210,12 +185,9 @@ class PermitLedger:
         one that holds more while others wait. Calling it late or losing a notice costs time only.
         """
         self._pass_time(now)
-        self._divide()
-        return [
-            self._grant(entry)
-            for entry in self._entries.values()
-            if entry.holder not in self._forgotten and self._has_news_for(entry)
-        ]
+        self._divide_if_due()
+        news, self._news = self._news, {}
+        return [self._grant(entry) for entry in news.values() if self._has_news_for(entry)]
 
     def forget(self, holder: str) -> None:
         """Renew nothing for a holder that is believed dead.
@@ -226,7 +198,8 @@ class PermitLedger:
         self._forgotten.add(holder)
         entry = self._entries.get(holder)
         if entry is not None:
-            entry.want, entry.wants = 0, ()
+            entry.wants = ()
+            self._is_dirty = True
 
     def resize(self, limit: int) -> None:
         """Change the limit; permits above a smaller one return as :meth:`notices` asks for them.
@@ -234,63 +207,173 @@ class PermitLedger:
         Until then more than the new limit may be leased, so that holders have to be told before
         they go on: resize in a pause.
         """
+        self._is_dirty |= limit != self.limit
         self.limit = limit
 
-    @property
-    def _is_quiet(self) -> bool:
-        return self._now < self._quiet_until
+    def adopt(self, until: float) -> None:
+        """Grant nothing before a time, and take leases over as their holders state them."""
+        self._quiet_until = until
+        self._is_dirty = True
 
     @property
-    def _somebody_waits(self) -> bool:
-        return any(entry.waiting_since for entry in self._entries.values())
+    def _is_adopting(self) -> bool:
+        return self._now < self._quiet_until or self.limit >= UNLIMITED
+
+    @property
+    def _turn_s(self) -> float:
+        return max(SHORTEST_TURN_S, self.limit / TURNS_PER_S)
+
+    @property
+    def _pause_s(self) -> float:
+        num_holders = len(self._entries)
+        return 0.0 if num_holders <= FEW_HOLDERS else num_holders * PAUSE_PER_HOLDER_S
 
     def _pass_time(self, now: float) -> None:
         self._now = max(self._now, now)
-        gone = [entry.holder for entry in self._entries.values() if entry.expires_at <= self._now]
-        for holder in gone:
-            del self._entries[holder]
+        for entry in self._expiries.run_out(self._entries, self._now):
+            self._leased -= entry.count
+            self._in_use -= entry.in_use
+            for index in (self._entries, self._short, self._news):
+                index.pop(entry.holder, None)
+            self._is_dirty |= bool(entry.count or entry.wants)
+        is_adopting = self._is_adopting
+        self._is_dirty |= is_adopting != self._was_adopting
+        self._was_adopting = is_adopting
+
+    def _take_in(self, entry: Entry, claim: Claim, kept: int) -> None:
+        self._leased += kept - entry.count
+        self._in_use += claim.in_use - entry.in_use
+        self._is_dirty |= claim.wants != entry.wants
+        entry.serial, entry.revision = claim.serial, 0
+        entry.count, entry.in_use, entry.wants = kept, claim.in_use, claim.wants
+        entry.heard_at = self._now
+        if entry.odd:
+            self._pass_turns_on(entry)
+
+    def _pass_turns_on(self, entry: Entry) -> None:
+        """End the turns of a holder whose time is over, or who wants no more than the others."""
+        wants = {want.label: want.count for want in entry.wants}
+        for label, turns in self._turns.items():
+            end = turns.end(entry.holder)
+            if end is None:
+                continue
+            is_unmet = wants.get(label, 0) > self._levels[label].height
+            if not is_unmet or end <= self._now + self._turn_s / 8:
+                name = turns.pass_on(entry.holder, self._now, self._turn_s, back=is_unmet)
+                successor = self._entries.get(name)
+                if successor is not None:
+                    self._aim(successor)
+
+    def _divide_if_due(self) -> bool:
+        due = self._is_dirty and self._now >= self._divided_at + self._pause_s
+        if due or self._now >= self._insist_at:
+            self._divide()
+            return True
+        return False
 
     def _divide(self) -> None:
-        """Work out every share and hand out what is free, the longest waiting first."""
+        """Work out every share, and hand out what is free."""
+        self._divided_at, self._is_dirty = self._now, False
+        self._insist_at = math.inf
         entries = self._entries.values()
-        wants = {entry.holder: entry.wants for entry in entries if entry.want > 0}
-        self._crowded = len(wants) > self.limit
-        shares = dict.fromkeys(wants, 1) if self._crowded else fair_shares(self.limit, wants)
+        if not self._is_adopting:
+            self._find_levels()
         for entry in entries:
-            share = shares.get(entry.holder, 0)
-            entry.target = entry.count if self._is_quiet else share
-            self._line_up(entry, short=entry.count < share)
-        if self._is_quiet:
+            self._aim(entry)
+        self._hand_out()
+        if self.is_scarce:
+            self._news.update(
+                (entry.holder, entry)
+                for entry in entries
+                if entry.count and entry.target != entry.told_target
+            )
+
+    def _find_levels(self) -> None:
+        wants: dict[str, list[int]] = {}
+        weights: dict[str, float] = {}
+        num_active = 0
+        for entry in self._entries.values():
+            num_active += bool(entry.wants)
+            for want in entry.wants:
+                wants.setdefault(want.label, []).append(want.count)
+                weights[want.label] = max(weights.get(want.label, 0.0), want.weight)
+        self._levels = levels(self.limit, wants, weights)
+        self._arrange_turns()
+        block = max(1, min(LARGEST_BLOCK, self.limit // max(4 * num_active, 1)))
+        idle_s = min(LONGEST_IDLE_S, max(0.05, self.limit / IDLE_PER_S)) if block == 1 else 1.0
+        self._terms = Terms(self.ttl_s, self._terms.patience_s, block, idle_s)
+
+    def _arrange_turns(self) -> None:
+        unmet: dict[str, list[str]] = {}
+        for entry in self._entries.values():
+            for want in entry.wants:
+                found = self._levels[want.label]
+                if found.odd and want.count > found.height:
+                    unmet.setdefault(want.label, []).append(entry.holder)
+        self._turns = {label: self._turns.get(label, Turns()) for label in unmet}
+        for label, turns in self._turns.items():
+            found = self._levels[label]
+            turn_s = self._turn_s if found.height < ODD_MATTERS_BELOW else math.inf
+            turns.arrange(unmet[label], found.odd, self._now, turn_s)
+            self._insist_at = min(self._insist_at, turns.insist_at)
+
+    def _aim(self, entry: Entry) -> None:
+        """Work out a holder's share from the levels, and put it into the line if it has less."""
+        entry.odd, entry.turn_ends_at = 0, math.inf
+        if self._is_adopting:
+            entry.target = entry.count
+        elif not entry.wants or entry.holder in self._forgotten:
+            entry.target = 0
+        else:
+            target = 0
+            for want in entry.wants:
+                target += self._level(want.label).share(want.count)
+                turns = self._turns.get(want.label)
+                end = None if turns is None else turns.end(entry.holder)
+                if end is not None:
+                    entry.odd += 1
+                    entry.turn_ends_at = min(entry.turn_ends_at, end)
+            entry.target = target + entry.odd
+        if entry.count >= entry.target:
+            self._short.pop(entry.holder, None)
+        else:
+            self._short.setdefault(entry.holder, entry)
+
+    def _level(self, label: str) -> Level:
+        """A label's level; one that is new while permits are scarce waits to be divided for."""
+        return self._levels.get(label) or (NOTHING if self._short else ALL_MET)
+
+    def _hand_out(self) -> None:
+        """Give what is free to the first in line."""
+        if self._is_adopting:
             return
-        free = self.limit - self.leased
-        waiting = [entry for entry in entries if entry.waiting_since]
-        for entry in sorted(waiting, key=lambda entry: entry.waiting_since):
-            given = max(0, min(free, entry.target - entry.count))
+        while self._short and (free := self.limit - self._leased) > 0:
+            entry = next(iter(self._short.values()))
+            given = min(free, entry.target - entry.count)
             entry.count += given
-            free -= given
-            self._line_up(entry, short=entry.count < entry.target)
+            self._leased += given
+            if entry.count >= entry.target:
+                del self._short[entry.holder]
+            known_until = max(entry.heard_at + self.ttl_s, self._now + INVITED_S)
+            self._expiries.plan(entry, known_until)
+            self._news[entry.holder] = entry
 
-    def _line_up(self, entry: _Entry, *, short: bool) -> None:
-        if short and not entry.waiting_since:
-            self._places += 1
-            entry.waiting_since = self._places
-        elif not short:
-            entry.waiting_since = 0
-
-    def _has_news_for(self, entry: _Entry) -> bool:
+    def _has_news_for(self, entry: Entry) -> bool:
         if entry.count > entry.told_count:
             return True
-        if not entry.count:
+        if not entry.count or entry.holder in self._forgotten:
             return False
-        scarce = self._somebody_waits or self.leased > self.limit
-        less = scarce and entry.target < min(entry.told_target, entry.count)
+        less = self.is_scarce and entry.target < min(entry.told_target, entry.count)
         more = entry.count > entry.told_target < entry.target
-        return less or more or (scarce and self._crowded and not entry.told_crowded)
+        return less or more
 
-    def _grant(self, entry: _Entry) -> Grant:
+    def _grant(self, entry: Entry) -> Grant:
         entry.revision += 1
         entry.told_count, entry.told_target = entry.count, entry.target
-        entry.told_crowded = self._crowded
+        labels = [
+            (want.label, min(want.count, self._level(want.label).exact))
+            for want in (entry.wants if len(entry.wants) > 1 else ())
+        ]
         return Grant(
             entry.holder,
             entry.serial,
@@ -298,6 +381,9 @@ class PermitLedger:
             entry.epoch,
             entry.count,
             entry.target,
-            self.ttl_s,
-            crowded=self._crowded,
+            self._terms,
+            entry.odd,
+            max(0.0, entry.turn_ends_at - entry.heard_at) if entry.odd else 0.0,
+            tuple(labels),
+            unlimited=self.limit >= UNLIMITED and self._now >= self._quiet_until,
         )

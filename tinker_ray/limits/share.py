@@ -1,11 +1,14 @@
 """Dividing what is scarce: among labels by their weights, and among the holders of a label evenly.
 
-Pure arithmetic. Invariants: nobody gets more than it wants, nothing is left over while somebody
-wants more, and the sum is never above the limit.
+Pure arithmetic. The result is not a list of shares but a :class:`Level` for each label, from which
+the share of any holder follows at once, also that of one that asks a moment later. Invariants:
+nobody gets more than it wants, nothing is left over while somebody wants more, and the sum is never
+above the limit.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,35 +34,33 @@ class Want:
     weight: float = 1.0
 
 
-def max_min_shares(limit: int, wants: Mapping[str, int]) -> dict[str, int]:
-    """Divide the limit so that nobody gets more than it wants, and the least served most.
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How far the wants of one label's holders are met.
 
-    Args:
-        limit: What there is to divide.
-        wants: What each would like, at least 1.
-
-    Returns:
-        The share of each. All wants are met if they fit. Otherwise whoever wants less than an equal
-        share gets what it wants, and the others divide the rest equally; the odd ones go to the
-        first of them, so that shares stay as they are while wants vary.
+    Attributes:
+        height: Each holder has what it wants up to this; infinity if all wants are met.
+        odd: So many of the holders that want more may have one more.
+        exact: The height without rounding, the odd ones spread evenly.
     """
-    shares: dict[str, int] = {}
-    left = limit
-    for holder in sorted(wants, key=wants.__getitem__):
-        if wants[holder] > left // (len(wants) - len(shares)):
-            break
-        shares[holder] = wants[holder]
-        left -= wants[holder]
-    unmet = [holder for holder in wants if holder not in shares]
-    for index, holder in enumerate(unmet):
-        shares[holder] = left // len(unmet) + (index < left % len(unmet))
-    return shares
+
+    height: float = math.inf
+    odd: int = 0
+    exact: float = math.inf
+
+    def share(self, want: int) -> int:
+        """The share of a holder that wants so much, the odd ones apart."""
+        return want if want <= self.height else int(self.height)
 
 
-def weighted_shares(
+ALL_MET = Level()
+NOTHING = Level(0, 0, 0.0)
+
+
+def exact_parts(
     limit: int, wants: Mapping[str, int], weights: Mapping[str, float]
-) -> dict[str, int]:
-    """Divide the limit in proportion to weights, giving nobody more than it wants.
+) -> dict[str, float]:
+    """Divide the limit in proportion to weights, giving nobody more than it wants; not rounded.
 
     Args:
         limit: What there is to divide.
@@ -67,49 +68,60 @@ def weighted_shares(
         weights: Of each, above 0.
 
     Returns:
-        The share of each: all wants if they fit, else whoever wants less than its part gets what it
-        wants, and the others divide the rest by their weights; odd ones go where most is missing.
+        The part of each: all wants if they fit, else whoever wants less than its part gets what it
+        wants, and the others divide the rest by their weights.
     """
-    shares: dict[str, int] = {}
+    parts: dict[str, float] = {}
     left = limit
     unmet = sorted(wants, key=lambda name: wants[name] / weights[name])
-    while unmet and wants[unmet[0]] * sum(weights[name] for name in unmet) <= (
-        left * weights[unmet[0]]
-    ):
-        name = unmet.pop(0)
-        shares[name] = wants[name]
+    while unmet:
+        name = unmet[0]
+        if wants[name] * sum(weights[other] for other in unmet) > left * weights[name]:
+            break
+        parts[name] = wants[name]
         left -= wants[name]
+        del unmet[0]
     total = sum(weights[name] for name in unmet)
-    exact = {name: left * weights[name] / total for name in unmet}
-    shares |= {name: int(exact[name]) for name in unmet}
-    odd = left - sum(shares[name] for name in unmet)
-    for name in sorted(unmet, key=lambda name: shares[name] - exact[name])[:odd]:
-        shares[name] += 1
-    return shares
+    return parts | {name: left * weights[name] / total for name in unmet}
 
 
-def fair_shares(limit: int, wants: Mapping[str, Sequence[Want]]) -> dict[str, int]:
+def whole_parts(exact: Mapping[str, float]) -> dict[str, int]:
+    """Round parts so that their sum stays; odd ones go where most is missing."""
+    parts = {name: int(part) for name, part in exact.items()}
+    odd = round(sum(exact.values())) - sum(parts.values())
+    for name in sorted(parts, key=lambda name: parts[name] - exact[name])[:odd]:
+        parts[name] += 1
+    return parts
+
+
+def level(part: int, exact_part: float, wants: Sequence[int]) -> Level:
+    """Divide a label's part so that the least served gets most.
+
+    Args:
+        part: What there is to divide.
+        exact_part: The same, not rounded.
+        wants: What each holder would like.
+    """
+    num_left, left = len(wants), part
+    for want in sorted(wants):
+        if want > left // num_left:
+            exact = max(0.0, left + exact_part - part) / num_left
+            return Level(left // num_left, left % num_left, exact)
+        left -= want
+        num_left -= 1
+    return ALL_MET
+
+
+def levels(
+    limit: int, wants: Mapping[str, Sequence[int]], weights: Mapping[str, float]
+) -> dict[str, Level]:
     """Divide the limit among labels by weight, then each label's part among its holders evenly.
 
     Args:
         limit: What there is to divide.
-        wants: What each holder would like, label by label. A label that comes with several weights
-            has the largest.
-
-    Returns:
-        The sum of the shares of each holder; 0 for one that wants nothing.
+        wants: What the holders of each label would like.
+        weights: Of each label, above 0.
     """
-    shares = dict.fromkeys(wants, 0)
-    weights: dict[str, float] = {}
-    by_label: dict[str, dict[str, int]] = {}
-    for holder, items in wants.items():
-        for want in items:
-            if want.count > 0:
-                weights[want.label] = max(weights.get(want.label, 0.0), want.weight)
-                holders = by_label.setdefault(want.label, {})
-                holders[holder] = holders.get(holder, 0) + want.count
-    totals = {label: sum(holders.values()) for label, holders in by_label.items()}
-    for label, part in weighted_shares(limit, totals, weights).items():
-        for holder, share in max_min_shares(part, by_label[label]).items():
-            shares[holder] += share
-    return shares
+    exact = exact_parts(limit, {label: sum(items) for label, items in wants.items()}, weights)
+    parts = whole_parts(exact)
+    return {label: level(parts[label], exact[label], items) for label, items in wants.items()}

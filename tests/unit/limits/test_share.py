@@ -2,84 +2,114 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinker_ray.limits import Claim, Lease, PermitLedger, Want
-from tinker_ray.limits.share import fair_shares, weighted_shares
+from tinker_ray.limits.share import Level, exact_parts, level, levels, whole_parts
+
+
+def _parts(limit: int, wants: dict[str, int], weights: dict[str, float]) -> dict[str, int]:
+    return whole_parts(exact_parts(limit, wants, weights))
+
+
+def _poured(part: int, wants: list[int]) -> list[int]:
+    """Shares by pouring one unit after the other: slow and plain."""
+    shares = [0] * len(wants)
+    for _ in range(min(part, sum(wants))):
+        least = min(
+            (index for index in range(len(wants)) if shares[index] < wants[index]),
+            key=shares.__getitem__,
+        )
+        shares[least] += 1
+    return shares
 
 
 def test_labels_that_both_want_more_divide_by_weight() -> None:
-    assert weighted_shares(400, {"train": 900, "eval": 900}, {"train": 3, "eval": 1}) == {
-        "train": 300,
-        "eval": 100,
-    }
+    parts = _parts(400, {"train": 900, "eval": 900}, {"train": 3, "eval": 1})
+    assert parts == {"train": 300, "eval": 100}
 
 
 def test_what_one_label_does_not_want_goes_to_the_other() -> None:
-    assert weighted_shares(400, {"train": 900, "eval": 30}, {"train": 3, "eval": 1}) == {
-        "train": 370,
-        "eval": 30,
-    }
+    parts = _parts(400, {"train": 900, "eval": 30}, {"train": 3, "eval": 1})
+    assert parts == {"train": 370, "eval": 30}
 
 
 def test_a_label_is_divided_among_its_holders() -> None:
-    wants = {
-        "a": [Want(500, "train", 3.0)],
-        "b": [Want(500, "train", 3.0), Want(500, "eval", 1.0)],
-        "c": [],
-    }
-    assert fair_shares(400, wants) == {"a": 150, "b": 250, "c": 0}
+    found = levels(400, {"train": [500, 500, 20], "eval": [500]}, {"train": 3.0, "eval": 1.0})
+    assert found == {"train": Level(140, 0, 140.0), "eval": Level(100, 0, 100.0)}
+
+
+def test_what_cannot_be_divided_is_odd() -> None:
+    assert level(400, 400.0, [8] * 1000) == Level(0, 400, 0.4)
+    assert level(400, 400.0, [1] * 100 + [8] * 100) == Level(3, 0, 3.0)
+    assert level(10, 10.0, [8, 8, 8, 1]) == Level(3, 0, 3.0)
+
+
+def test_a_level_without_rounding_keeps_the_weights() -> None:
+    found = levels(10, {"train": [50], "eval": [50]}, {"train": 3.0, "eval": 1.0})
+    assert (found["train"].exact, found["eval"].exact) == (7.5, 2.5)
+
+
+@given(part=st.integers(0, 300), wants=st.lists(st.integers(1, 60), max_size=12))
+def test_levels_agree_with_pouring(part: int, wants: list[int]) -> None:
+    found = level(part, float(part), wants)
+    shares = [found.share(want) for want in wants]
+    unmet = [index for index, want in enumerate(wants) if want > found.height]
+    for index in unmet[: found.odd]:
+        shares[index] += 1
+    assert sorted(_poured(part, wants)) == sorted(shares)
+    assert found.odd < max(1, len(unmet))
 
 
 @given(
     limit=st.integers(0, 500),
     labels=st.lists(st.tuples(st.integers(0, 300), st.floats(0.01, 100)), min_size=1, max_size=8),
 )
-def test_weighted_shares_waste_nothing_and_favour_nobody(
+def test_weighted_parts_waste_nothing_and_favour_nobody(
     limit: int, labels: list[tuple[int, float]]
 ) -> None:
     wants = {str(index): want for index, (want, _) in enumerate(labels)}
     weights = {str(index): weight for index, (_, weight) in enumerate(labels)}
 
-    shares = weighted_shares(limit, wants, weights)
+    parts = _parts(limit, wants, weights)
 
-    assert sum(shares.values()) == min(limit, sum(wants.values()))
-    assert all(0 <= shares[name] <= wants[name] for name in wants)
+    assert sum(parts.values()) == min(limit, sum(wants.values()))
+    assert all(0 <= parts[name] <= wants[name] for name in wants)
     for name, want in wants.items():
-        if shares[name] == want:
+        if parts[name] == want:
             continue
-        level = (shares[name] + 1) / weights[name]  # an odd one may have gone elsewhere
+        height = (parts[name] + 1) / weights[name]  # an odd one may have gone elsewhere
         richer = [
             other
-            for other, share in shares.items()
-            if share and (share - 1) / weights[other] > level + 1e-6
+            for other, part in parts.items()
+            if part and (part - 1) / weights[other] > height + 1e-6
         ]
-        assert richer == [], shares
+        assert richer == [], parts
 
 
 @given(
     limit=st.integers(1, 400),
-    holders=st.lists(
-        st.lists(
-            st.builds(Want, st.integers(0, 200), st.sampled_from(["train", "eval", "probe"])),
-            max_size=4,
-        ),
+    wants=st.dictionaries(
+        st.sampled_from(["train", "eval", "probe"]),
+        st.lists(st.integers(1, 200), min_size=1, max_size=10),
         min_size=1,
-        max_size=10,
     ),
 )
-def test_fair_shares_never_exceed_the_limit_or_a_want(
-    limit: int, holders: list[list[Want]]
+def test_levels_never_exceed_the_limit_and_waste_nothing(
+    limit: int, wants: dict[str, list[int]]
 ) -> None:
-    wants = {str(index): items for index, items in enumerate(holders)}
-
-    shares = fair_shares(limit, wants)
-
-    total = sum(want.count for items in holders for want in items)
-    assert sum(shares.values()) == min(limit, total)
-    for holder, items in wants.items():
-        assert 0 <= shares[holder] <= sum(want.count for want in items)
+    found = levels(limit, wants, dict.fromkeys(wants, 1.0))
+    given_away = sum(
+        one.odd + sum(one.share(want) for want in wants[label]) for label, one in found.items()
+    )
+    assert given_away == min(limit, sum(map(sum, wants.values())))
+    for label, one in found.items():
+        total = sum(min(want, one.exact) for want in wants[label])
+        assert total <= limit + 1e-6
+        assert math.isinf(one.exact) or one.height <= one.exact + 1
 
 
 def test_a_ledger_divides_scarce_permits_by_label() -> None:
