@@ -1,16 +1,22 @@
 """Limits that hold for a whole cluster, as pure state machines.
 
 Knows neither actors nor HTTP: nothing here does I/O or reads a clock, the time is always an
-argument (seconds on any monotonic clock, one for each process). Actors carry the messages between a
-:class:`PermitLedger` and the :class:`Lease` of each process, and drive the other machines.
+argument (seconds on any monotonic clock, one for each process). Actors carry the messages between
+one :class:`ClusterLimits` and the :class:`HolderLimits` of each process; a single process uses
+:class:`LocalLimits`, which is both. :class:`SpendBudget` keeps to what a run may cost.
 """
 
 from tinker_ray.limits.backoff import Backoff, BackoffNotice, Open, Paused, Throttled
 from tinker_ray.limits.budget import ByteBudget
 from tinker_ray.limits.claim import UNLIMITED, Claim, Grant, Terms
+from tinker_ray.limits.cluster import ClusterLimits
+from tinker_ray.limits.holder import HolderLimits
 from tinker_ray.limits.lease import Lease
+from tinker_ray.limits.local import LocalLimits
 from tinker_ray.limits.permit import PermitLedger
+from tinker_ray.limits.queue import FairQueue, Stage, Ticket
 from tinker_ray.limits.share import Want
+from tinker_ray.limits.statement import Ruling, Statement
 from tinker_ray.limits.window import Window
 
 __all__ = [
@@ -19,13 +25,21 @@ __all__ = [
     "BackoffNotice",
     "ByteBudget",
     "Claim",
+    "ClusterLimits",
+    "FairQueue",
     "Grant",
+    "HolderLimits",
     "Lease",
+    "LocalLimits",
     "Open",
     "Paused",
     "PermitLedger",
+    "Ruling",
+    "Stage",
+    "Statement",
     "Terms",
     "Throttled",
+    "Ticket",
     "Want",
     "Window",
 ]

@@ -31,7 +31,7 @@ THROTTLED_BYTE_FACTOR = 20
 """A prompt counts this many times in the byte budget while paused or throttled: upstream's rule."""
 LONGEST_PAUSE_S = 300.0
 """A longer ``Retry-After`` is taken for this much."""
-SLACK_S = 0.1
+SLACK_S = 0.25
 """A pause is this much longer than it has to be, so that the 429s of the next moment change nothing
 and nobody has to be told of each."""
 
@@ -101,8 +101,8 @@ class Backoff:
             width: Dispatches at once while throttled.
             jitter: A pause is prolonged by up to this part of it.
         """
+        self.width = width
         self._random = random
-        self._width = width
         self._jitter = jitter
         self._until = -math.inf
         self._jitter_s = 0.0
@@ -136,6 +136,17 @@ class Backoff:
         self._pause(now, max(pause_s, asked_s) + SLACK_S)
         return True
 
+    def pause(self, now: float, seconds: float) -> bool:
+        """Pause for another reason than a 429.
+
+        Returns:
+            Whether the other processes have to be told.
+        """
+        if now + seconds <= self._until:
+            return False
+        self._pause(now, min(seconds, LONGEST_PAUSE_S) + SLACK_S)
+        return True
+
     def on_accepted(self, now: float) -> None:
         """Take in that a dispatch went through; only time ends the throttled phase."""
         if not isinstance(self.state(now), Open):
@@ -147,7 +158,7 @@ class Backoff:
         if now < resume_at:
             return Paused(resume_at)
         if now < resume_at + THROTTLED_S:
-            return Throttled(self._width, resume_at + THROTTLED_S)
+            return Throttled(self.width, resume_at + THROTTLED_S)
         return Open()
 
     def budget_bytes(self, now: float, est_bytes: int) -> int:

@@ -72,6 +72,7 @@ class Grant:
         count: The permits in it, all told.
         target: The holder's share at present. If it is below ``count``, others wait: the holder
             gives back the difference as it becomes idle.
+        want: What the holder is taken to want, in all.
         terms: What holds for all.
         odd: So many of the share are held in turns: they are to be given back after ``turn_s``.
         turn_s: From when the claim was sent.
@@ -86,6 +87,7 @@ class Grant:
     epoch: int
     count: int
     target: int
+    want: int
     terms: Terms
     odd: int = 0
     turn_s: float = 0.0

@@ -115,6 +115,11 @@ class Lease:
         return self._fenced
 
     @property
+    def is_known(self) -> bool:
+        """Whether the ledger has ever answered."""
+        return self._epoch > 0
+
+    @property
     def unlimited(self) -> bool:
         """Whether no limit is known, so that any number may be in use."""
         return self._unlimited
@@ -184,23 +189,28 @@ class Lease:
         self._held = self._in_use if self._unlimited else self._held
         self._unlimited = False
 
-    def poll(
-        self, now: float, waiting: int, labels: Sequence[Want] = (), *, force: bool = False
-    ) -> Claim | None:
-        """Return the claim to send now, if one is due.
+    def poll(self, now: float, waiting: int, labels: Sequence[Want] = ()) -> Claim | None:
+        """Return the claim to send now, if one is due; see :meth:`claim`."""
+        return self.claim(now, waiting, labels) if self.is_due(now, waiting, labels) else None
+
+    def is_due(self, now: float, waiting: int, labels: Sequence[Want] = ()) -> bool:
+        """Whether a claim should be sent now; to be asked after each change."""
+        self._lapse(now)
+        need = self._need = self._in_use + (0 if self._closed else waiting)
+        if need >= self._held:
+            self._idle_since = now
+        return not self._fenced and self._is_due(now, need, labels)
+
+    def claim(self, now: float, waiting: int, labels: Sequence[Want] = ()) -> Claim:
+        """Return a claim to send now, due or not, and give up what it says is given up.
 
         Args:
             now: The time.
             waiting: How many more permits the process could use at once.
             labels: What it could use in all, those in use included, label by label.
-            force: Claim even if nothing is due, because a message goes out anyway.
         """
         self._lapse(now)
-        need = self._need = self._in_use + (0 if self._closed else waiting)
-        if need >= self._held:
-            self._idle_since = now
-        if self._fenced or not (force or self._due(now, need, labels)):
-            return None
+        need = self._in_use + (0 if self._closed else waiting)
         block = self._terms.block
         rounded = -(-max(self._peak, need) // block) * block
         want = need if self._closed or block == 1 else rounded
@@ -232,6 +242,7 @@ class Lease:
         self._revision = grant.revision
         self._epoch = grant.epoch
         self._held, self._target = grant.count, grant.target
+        self._want = min(self._want, grant.want)
         self._odd = grant.odd
         self._turn_ends_at = self._sent_at + grant.turn_s if grant.odd else math.inf
         self._labels = dict(grant.labels)
@@ -254,7 +265,7 @@ class Lease:
             return min(self._sent_at + self._retry_s, runs_out_at)
         return min(self._look_at(self._need), self._turn_ends_at, runs_out_at)
 
-    def _due(self, now: float, need: int, labels: Sequence[Want]) -> bool:
+    def _is_due(self, now: float, need: int, labels: Sequence[Want]) -> bool:
         if not self._answered:
             return now >= self._sent_at + self._retry_s
         if self._invited:

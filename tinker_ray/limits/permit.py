@@ -55,6 +55,7 @@ ODD_MATTERS_BELOW = 8
 """Odd permits go round only among holders with fewer than this."""
 LARGEST_BLOCK = 8
 LONGEST_IDLE_S = 1.0
+SHORTEST_IDLE_S = 0.05
 IDLE_PER_S = 400
 """Idle permits that may be given back in a second, if all of them change hands all the time."""
 FEW_HOLDERS = 32
@@ -131,9 +132,19 @@ class PermitLedger:
         return self._in_use
 
     @property
+    def num_holders(self) -> int:
+        """Those who were heard of lately."""
+        return len(self._entries)
+
+    @property
     def is_scarce(self) -> bool:
         """Whether somebody has less than its share, or more is leased than there is."""
         return bool(self._short) or self._leased > self.limit
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more is wanted than there is."""
+        return any(found is not ALL_MET for found in self._levels.values())
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -156,8 +167,7 @@ class PermitLedger:
         """Take in a claim and answer it; it may give to others too, see :meth:`notices`."""
         self._pass_time(now)
         if claim.holder in self._forgotten:
-            terms = self._terms
-            return Grant(claim.holder, claim.serial, 0, claim.epoch, 0, 0, terms, fenced=True)
+            return self._refusal(claim)
         entry = self._entries.get(claim.holder)
         if entry is None:
             self._epochs += 1
@@ -212,7 +222,7 @@ class PermitLedger:
 
     def adopt(self, until: float) -> None:
         """Grant nothing before a time, and take leases over as their holders state them."""
-        self._quiet_until = until
+        self._quiet_until = max(self._quiet_until, until)
         self._is_dirty = True
 
     @property
@@ -300,7 +310,11 @@ class PermitLedger:
         self._levels = levels(self.limit, wants, weights)
         self._arrange_turns()
         block = max(1, min(LARGEST_BLOCK, self.limit // max(4 * num_active, 1)))
-        idle_s = min(LONGEST_IDLE_S, max(0.05, self.limit / IDLE_PER_S)) if block == 1 else 1.0
+        idle_s = LONGEST_IDLE_S
+        if block == 1:
+            changing_s = min(LONGEST_IDLE_S, max(SHORTEST_IDLE_S, self.limit / IDLE_PER_S))
+            is_ample = len(self._entries) <= self.limit and not self.is_exceeded
+            idle_s = self.ttl_s if is_ample else changing_s
         self._terms = Terms(self.ttl_s, self._terms.patience_s, block, idle_s)
 
     def _arrange_turns(self) -> None:
@@ -367,6 +381,10 @@ class PermitLedger:
         more = entry.count > entry.told_target < entry.target
         return less or more
 
+    def _refusal(self, claim: Claim) -> Grant:
+        terms = self._terms
+        return Grant(claim.holder, claim.serial, 0, claim.epoch, 0, 0, 0, terms, fenced=True)
+
     def _grant(self, entry: Entry) -> Grant:
         entry.revision += 1
         entry.told_count, entry.told_target = entry.count, entry.target
@@ -381,6 +399,7 @@ class PermitLedger:
             entry.epoch,
             entry.count,
             entry.target,
+            entry.want,
             self._terms,
             entry.odd,
             max(0.0, entry.turn_ends_at - entry.heard_at) if entry.odd else 0.0,

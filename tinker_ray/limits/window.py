@@ -18,6 +18,8 @@ DECREASE = 0.9
 """A limit that proves too high becomes this part of what was at work."""
 INCREASE_PER_S = 0.01
 """A limit that is tried higher grows by this part of itself in a second, by one sample at least."""
+UNSURE_PART = 50
+"""What was at work when the first 429 came is known to so much: a fiftieth of it is left out."""
 SAME_S = 2.0
 """429s within this time of the first are one event: answers to what was under way already."""
 
@@ -77,7 +79,7 @@ class Window:
         before = self._limit
         self._rejected_at = self._grown_at = now
         if not self.is_known:
-            self._limit = self._proven = max(at_work, 1)
+            self._limit = self._proven = max(at_work - at_work // UNSURE_PART, 1)
         elif self._limit > self._proven:  # the growth was too much
             self._limit = self._proven
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
@@ -85,6 +87,10 @@ class Window:
             self._limit = self._proven = max(1.0, DECREASE * min(self._limit, at_work))
             self._hold_s = self._first_hold_s
         return self._limit != before
+
+    def restore(self, limit: int) -> None:
+        """Take over what another object has learnt."""
+        self._limit = self._proven = limit
 
     def limit(self, now: float, *, full: bool) -> int:
         """Return the limit; grow it first if it has held long enough.
