@@ -16,6 +16,7 @@ from tinker_ray.limits.local import LocalLimits
 from tinker_ray.limits.permit import PermitLedger
 from tinker_ray.limits.queue import FairQueue, Stage, Ticket
 from tinker_ray.limits.share import Want
+from tinker_ray.limits.spend import Price, Reservation, Spend, SpendBudget
 from tinker_ray.limits.statement import Ruling, Statement
 from tinker_ray.limits.window import Window
 
@@ -34,7 +35,11 @@ __all__ = [
     "Open",
     "Paused",
     "PermitLedger",
+    "Price",
+    "Reservation",
     "Ruling",
+    "Spend",
+    "SpendBudget",
     "Stage",
     "Statement",
     "Terms",

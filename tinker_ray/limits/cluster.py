@@ -218,7 +218,7 @@ class ClusterLimits:
         if self._now >= self._learn_at:
             self._learn_at = math.inf
             # A window that has not drained yet is not refuted by a 429.
-            if self.slots.leased <= self.slots.limit:
+            if self.slots.leased + self.slots.overdue <= self.slots.limit:
                 self.window.on_rejected(self._now, self._at_work)
         if math.isinf(self._learn_at):
             self.slots.resize(self.window.limit(self._now, full=self.slots.is_exceeded))

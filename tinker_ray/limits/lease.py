@@ -71,6 +71,7 @@ class Lease:
         self._turn_ends_at = math.inf
         self._in_use = 0
         self._peak = 0
+        self._told_in_use = 0
         self._need = 0
         self._want = 0
         self._wants: tuple[Want, ...] = ()
@@ -216,7 +217,7 @@ class Lease:
         want = need if self._closed or block == 1 else rounded
         kept = max(self._in_use, min(self.share(now), want))
         self._held = self._in_use if self._unlimited else min(self._held, kept)
-        self._peak = self._in_use
+        self._peak = self._told_in_use = self._in_use
         self._want, self._wants = want, _spread(want, labels)
         self._invited = 0
         self._retry_s = self._first_retry_s if self._answered else self._next_retry_s()
@@ -273,6 +274,8 @@ class Lease:
         if self._unlimited:
             return False
         if self._held > max(self._in_use, 0 if self._closed else self.share(now)):
+            return True
+        if self._told_in_use > max(self._held, self._in_use):
             return True
         if need > min(self._held, self.share(now)) and self._grew(need, labels):
             return True

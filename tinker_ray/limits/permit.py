@@ -60,8 +60,8 @@ IDLE_PER_S = 400
 """Idle permits that may be given back in a second, if all of them change hands all the time."""
 FEW_HOLDERS = 32
 """With no more than these, shares are worked out at each message."""
-PAUSE_PER_HOLDER_S = 50e-6
-"""With more, this much for each goes by between two times: ten times what it takes."""
+PAUSE_PER_HOLDER_S = 100e-6
+"""With more, this much for each goes by between two times: some fifty times what it takes."""
 
 
 class PermitLedger:
@@ -96,6 +96,7 @@ class PermitLedger:
         self._expiries = Expiries()
         self._leased = 0
         self._in_use = 0
+        self._overdue = 0
         self._short: dict[str, Entry] = {}
         """Those who have less than their share, the longest waiting first."""
         self._news: dict[str, Entry] = {}
@@ -130,6 +131,11 @@ class PermitLedger:
     def in_use(self) -> int:
         """Permits that their holders last said they were using."""
         return self._in_use
+
+    @property
+    def overdue(self) -> int:
+        """Permits in use that no lease covers: of leases that ran out, or from before a limit."""
+        return self._overdue
 
     @property
     def num_holders(self) -> int:
@@ -241,24 +247,27 @@ class PermitLedger:
     def _pass_time(self, now: float) -> None:
         self._now = max(self._now, now)
         for entry in self._expiries.run_out(self._entries, self._now):
-            self._leased -= entry.count
-            self._in_use -= entry.in_use
+            self._set(entry, 0, 0)
             for index in (self._entries, self._short, self._news):
                 index.pop(entry.holder, None)
-            self._is_dirty |= bool(entry.count or entry.wants)
+            self._is_dirty |= bool(entry.wants)
         is_adopting = self._is_adopting
         self._is_dirty |= is_adopting != self._was_adopting
         self._was_adopting = is_adopting
 
     def _take_in(self, entry: Entry, claim: Claim, kept: int) -> None:
-        self._leased += kept - entry.count
-        self._in_use += claim.in_use - entry.in_use
+        self._set(entry, kept, claim.in_use)
         self._is_dirty |= claim.wants != entry.wants
         entry.serial, entry.revision = claim.serial, 0
-        entry.count, entry.in_use, entry.wants = kept, claim.in_use, claim.wants
-        entry.heard_at = self._now
+        entry.wants, entry.heard_at = claim.wants, self._now
         if entry.odd:
             self._pass_turns_on(entry)
+
+    def _set(self, entry: Entry, count: int, in_use: int) -> None:
+        self._leased += count - entry.count
+        self._in_use += in_use - entry.in_use
+        self._overdue += max(0, in_use - count) - max(0, entry.in_use - entry.count)
+        entry.count, entry.in_use = count, in_use
 
     def _pass_turns_on(self, entry: Entry) -> None:
         """End the turns of a holder whose time is over, or who wants no more than the others."""
@@ -361,11 +370,13 @@ class PermitLedger:
         """Give what is free to the first in line."""
         if self._is_adopting:
             return
-        while self._short and (free := self.limit - self._leased) > 0:
+        while self._short and (free := self.limit - self._leased - self._overdue) >= 0:
             entry = next(iter(self._short.values()))
-            given = min(free, entry.target - entry.count)
-            entry.count += given
-            self._leased += given
+            uncovered = max(0, entry.in_use - entry.count)
+            given = min(free + uncovered, entry.target - entry.count)
+            if not given:
+                return
+            self._set(entry, entry.count + given, entry.in_use)
             if entry.count >= entry.target:
                 del self._short[entry.holder]
             known_until = max(entry.heard_at + self.ttl_s, self._now + INVITED_S)

@@ -14,8 +14,10 @@ HOLD_S = 10.0
 """Seconds without a 429 before a limit is tried higher."""
 LONGEST_HOLD_S = 300.0
 """The same, after a try that failed again and again: each one doubles it up to this."""
+FIRST_DECREASE = 0.98
+"""A limit that has held and proves too high becomes this part of it, or of what was at work."""
 DECREASE = 0.9
-"""A limit that proves too high becomes this part of what was at work."""
+"""The same, if the limit before was too high as well."""
 INCREASE_PER_S = 0.01
 """A limit that is tried higher grows by this part of itself in a second, by one sample at least."""
 UNSURE_PART = 50
@@ -49,6 +51,7 @@ class Window:
         self._most = most
         self._first_hold_s = hold_s
         self._hold_s = hold_s
+        self._has_held = True
         self._limit: float = math.inf
         self._proven: float = math.inf
         self._rejected_at = -math.inf
@@ -84,8 +87,10 @@ class Window:
             self._limit = self._proven
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
         else:
-            self._limit = self._proven = max(1.0, DECREASE * min(self._limit, at_work))
+            part = FIRST_DECREASE if self._has_held else DECREASE
+            self._limit = self._proven = max(1.0, part * min(self._limit, at_work))
             self._hold_s = self._first_hold_s
+            self._has_held = False
         return self._limit != before
 
     def restore(self, limit: int) -> None:
@@ -106,6 +111,7 @@ class Window:
         elif now > max(self._grown_at, self._rejected_at + self._hold_s):
             since = max(self._grown_at, self._rejected_at + self._hold_s)
             self._proven = max(self._proven, self._limit - self._step())
+            self._has_held = True
             self._limit += (now - since) * self._step()
             self._grown_at = now
         return max(1, min(self._most, int(self._limit)))
