@@ -240,6 +240,7 @@ class HolderLimits:
         """Send nothing any more; what is under way may end, and its permits are given back."""
         self.permits.close()
         self.slots.close()
+        self._has_to_tell = self.permits.is_known
 
     def wake_at(self, now: float) -> float:
         """When to call :meth:`poll` and :meth:`admit` if nothing happens; infinity for never."""

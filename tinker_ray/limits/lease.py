@@ -72,6 +72,7 @@ class Lease:
         self._in_use = 0
         self._peak = 0
         self._told_in_use = 0
+        self._told_want = 0
         self._need = 0
         self._want = 0
         self._wants: tuple[Want, ...] = ()
@@ -218,7 +219,8 @@ class Lease:
         kept = max(self._in_use, min(self.share(now), want))
         self._held = self._in_use if self._unlimited else min(self._held, kept)
         self._peak = self._told_in_use = self._in_use
-        self._want, self._wants = want, _spread(want, labels)
+        self._want = self._told_want = want
+        self._wants = _spread(want, labels)
         self._invited = 0
         self._retry_s = self._first_retry_s if self._answered else self._next_retry_s()
         self._void()
@@ -275,6 +277,8 @@ class Lease:
             return False
         if self._held > max(self._in_use, 0 if self._closed else self.share(now)):
             return True
+        if self._told_want and not need and not self._held:
+            return True
         if self._told_in_use > max(self._held, self._in_use):
             return True
         if need > min(self._held, self.share(now)) and self._grew(need, labels):
@@ -325,19 +329,20 @@ class Lease:
         if self._unlimited:
             return
         if now >= self._expires_at and (self._held or self._target):
+            if self._held:  # the ledger's entry runs out as well
+                self._told_want = 0
             self._held = self._target = self._odd = self._want = 0
             self._turn_ends_at = math.inf
             self._void()
 
 
 def _spread(want: int, labels: Sequence[Want]) -> tuple[Want, ...]:
-    """Make what is wanted by label add up to what is wanted in all; the largest takes the rest."""
-    if not labels:
-        return ()
-    largest = max(range(len(labels)), key=lambda index: labels[index].count)
-    rest = want - sum(item.count for item in labels)
-    spread = [
-        replace(item, count=max(0, item.count + rest)) if index == largest else item
-        for index, item in enumerate(labels)
-    ]
-    return tuple(item for item in spread if item.count)
+    """Make what is wanted by label add up to what is wanted in all; the largest take the change."""
+    change = want - sum(item.count for item in labels)
+    spread = []
+    for item in sorted(labels, key=lambda item: -item.count):
+        count = max(0, item.count + change)
+        change -= count - item.count
+        if count:
+            spread.append(replace(item, count=count))
+    return tuple(spread)

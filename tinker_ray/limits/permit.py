@@ -44,8 +44,8 @@ DISPATCH_LIMIT = 400
 """Requests to sample that may be under way at once: the upstream SDK's limit for one process."""
 TTL_S = 10.0
 """Seconds after which the permits of a lost holder return."""
-PATIENCE_TTLS = 12
-"""A holder that holds nothing keeps its place in line for so many ``ttl_s`` without a word."""
+PATIENCE_S = 120.0
+"""A holder that holds nothing keeps its place in line for so long without a word."""
 INVITED_S = 2.0
 """A holder whose turn comes after a long wait has to claim it within this time."""
 TURNS_PER_S = 50
@@ -103,7 +103,7 @@ class PermitLedger:
         """Those who may have to be told something."""
         self._levels: dict[str, Level] = {}
         self._turns: dict[str, Turns] = {}
-        self._terms = Terms(ttl_s, PATIENCE_TTLS * ttl_s)
+        self._terms = Terms(ttl_s, max(PATIENCE_S, 2 * ttl_s))
         self._divided_at = -math.inf
         self._insist_at = math.inf
         self._is_dirty = False
@@ -201,7 +201,8 @@ class PermitLedger:
         one that holds more while others wait. Calling it late or losing a notice costs time only.
         """
         self._pass_time(now)
-        self._divide_if_due()
+        if not self._divide_if_due():
+            self._hand_out()
         news, self._news = self._news, {}
         return [self._grant(entry) for entry in news.values() if self._has_news_for(entry)]
 
