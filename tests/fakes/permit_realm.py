@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tinker_ray.limits import ClusterLimits, HolderLimits, Paused, Ruling, Stage, Statement, Ticket
+from tinker_ray.limits.cluster import SLOTS_TTL_S
 
 LIMIT = 12
 LABELS = (("train", 3.0), ("eval", 1.0))
@@ -35,11 +36,6 @@ class Process:
     def now(self, time: float) -> float:
         return self.zero + time * self.rate
 
-    def slots(self, time: float) -> int:
-        """The slots that it believes in: what it uses, where there is no limit."""
-        lease = self.limits.slots
-        return lease.in_use if lease.unlimited else lease.held(self.now(time))
-
 
 class PermitRealm:
     """Three places for processes, what divides the limits, and the messages under way."""
@@ -54,7 +50,8 @@ class PermitRealm:
         self.places = [
             self._new_process(zero, rate) for zero, rate in ((0.0, 0.95), (7.0, 1.05), (-3.0, 1.0))
         ]
-        self._believed = 0
+        self._slots_leased = 0
+        self._quiet_until = 0.0
 
     def _new_process(self, zero: float, rate: float) -> Process:
         self.born += 1
@@ -140,6 +137,8 @@ class PermitRealm:
         """Replace what divides by one that knows nothing and has another clock."""
         self.cluster_zero = zero
         self.cluster = ClusterLimits(LIMIT, restarted_at=zero + self.time)
+        self._slots_leased = 0
+        self._quiet_until = self.time + SLOTS_TTL_S
 
     def settle(self) -> None:
         """Let everything end well: no message is lost any more, and every sample is answered."""
@@ -160,13 +159,22 @@ class PermitRealm:
         assert sum(held) <= LIMIT, (self.cluster, [one.limits for one in self.running])
         assert 0 <= self.cluster.permits.leased <= LIMIT, self.cluster
         assert self.cluster.permits.overdue >= 0
-        believed = sum(process.slots(self.time) for process in self.running)
-        if not self.cluster.slots.limit >= believed:
-            # What is above the window was there before; it drains.
-            assert believed <= self._believed, (self.cluster, [one.limits for one in self.running])
-        self._believed = believed
+        self._check_slots()
         for process in self.running:
             self._check_one(process)
+
+    def _check_slots(self) -> None:
+        """The window may shrink, and then drains: the ledger grants nothing above it."""
+        slots = self.cluster.slots
+        assert slots.leased <= max(slots.limit, self._slots_leased), self.cluster
+        self._slots_leased = slots.leased
+        if self.time < self._quiet_until:
+            return
+        for process in self.running:
+            lease = process.limits.slots
+            if not lease.unlimited:
+                known = slots.holders.get(lease.holder, 0)
+                assert lease.capacity(process.now(self.time)) <= known, (self.cluster, lease)
 
     def _check_one(self, process: Process) -> None:
         limits, now = process.limits, process.now(self.time)

@@ -1,4 +1,4 @@
-"""A service that holds only so many samples at once and says 429 to the others, in simulated time."""
+"""A service that holds only so many samples at once, and says 429 to the others."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ class Backoff:
             width: Dispatches at once while throttled.
             jitter: A pause is prolonged by up to this part of it.
         """
-        self.width = width
         self._random = random
+        self._width = width
         self._jitter = jitter
         self._until = -math.inf
         self._jitter_s = 0.0
@@ -115,6 +115,11 @@ class Backoff:
             f"Backoff(pause until {self._until:.1f} + {self._jitter_s:.2f} s, "
             f"{self._num_rejected} rejected, {self._num_accepted} accepted since)"
         )
+
+    @property
+    def width(self) -> int:
+        """Dispatches at once while throttled."""
+        return self._width
 
     def on_rejected(self, now: float, est_bytes: int, retry_after_s: float | None = None) -> bool:
         """Take in a 429.
@@ -158,7 +163,7 @@ class Backoff:
         if now < resume_at:
             return Paused(resume_at)
         if now < resume_at + THROTTLED_S:
-            return Throttled(self.width, resume_at + THROTTLED_S)
+            return Throttled(self._width, resume_at + THROTTLED_S)
         return Open()
 
     def budget_bytes(self, now: float, est_bytes: int) -> int:

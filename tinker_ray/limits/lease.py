@@ -246,6 +246,7 @@ class Lease:
         self._epoch = grant.epoch
         self._held, self._target = grant.count, grant.target
         self._want = min(self._want, grant.want)
+        self._told_want = min(self._told_want, grant.want)
         self._odd = grant.odd
         self._turn_ends_at = self._sent_at + grant.turn_s if grant.odd else math.inf
         self._labels = dict(grant.labels)
@@ -271,19 +272,21 @@ class Lease:
     def _is_due(self, now: float, need: int, labels: Sequence[Want]) -> bool:
         if not self._answered:
             return now >= self._sent_at + self._retry_s
-        if self._invited:
-            return True
-        if self._unlimited:
-            return False
-        if self._held > max(self._in_use, 0 if self._closed else self.share(now)):
-            return True
-        if self._told_want and not need and not self._held:
-            return True
-        if self._told_in_use > max(self._held, self._in_use):
+        if self._unlimited or self._invited:
+            return self._invited > 0
+        if self._gives_back(now, need):
             return True
         if need > min(self._held, self.share(now)) and self._grew(need, labels):
             return True
         return now >= self._look_at(need)
+
+    def _gives_back(self, now: float, need: int) -> bool:
+        """Whether the ledger counts on less: on fewer permits, uses or wants than there were."""
+        if self._held > max(self._in_use, 0 if self._closed else self.share(now)):
+            return True
+        if self._told_in_use > max(self._held, self._in_use):
+            return True
+        return self._told_want > 0 and not need and not self._held
 
     def _look_at(self, need: int) -> float:
         """When a claim is due although nothing happens: to renew, or to give back what is idle."""

@@ -45,7 +45,7 @@ def test_a_sample_that_may_fit_later_waits() -> None:
 
 def test_a_sample_that_cannot_fit_is_refused_with_the_numbers() -> None:
     budget = SpendBudget(max_tokens=100)
-    with pytest.raises(BudgetExceededError, match="may take 101 tokens .* spent 0 of 100"):
+    with pytest.raises(BudgetExceededError, match=r"may take 101 tokens .* spent 0 of 100"):
         budget.reserve("m", 1, 100)
 
 
@@ -70,7 +70,7 @@ def test_wrong_budgets_are_named() -> None:
         SpendBudget(max_tokens=-1)
     with pytest.raises(ValueError, match="needs prices"):
         SpendBudget(max_cost=1.0)
-    with pytest.raises(ValueError, match="no price for 'x'.*known: m"):
+    with pytest.raises(ValueError, match=r"no price for 'x'.*known: m"):
         SpendBudget(max_cost=1.0, prices=PRICES).reserve("x", 1, 1)
 
 
