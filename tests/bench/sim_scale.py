@@ -17,6 +17,7 @@ import os
 import platform
 import random
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,9 @@ from tests.fakes.permit_fleet import LISTEN_S, Fleet
 from tests.fakes.permit_service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 SAMPLERS = (1, 8, 64, 400, 1000, 2000)
-LIMIT = 400
-CAPACITY = 1000
 SERVE_S = 0.0009
 LABELS = (("train", 3.0), ("eval", 1.0))
 
@@ -39,7 +38,7 @@ def jain(counts: Sequence[int]) -> float:
     return total**2 / (len(counts) * sum(count * count for count in counts)) if total else 0.0
 
 
-def _labels(num_samplers: int) -> Any:
+def _labels(num_samplers: int) -> Callable[[int], Sequence[tuple[str, float]]]:
     """Of which label each sampler's samples are: of both for a single one, else of one each."""
     if num_samplers == 1:
         return lambda _: LABELS
@@ -77,7 +76,7 @@ def _measure(fleet: Fleet, seconds: float, scarce: float, gauge: str) -> dict[st
 
 def _recover(fleet: Fleet, scarce: float, gauge: str) -> dict[str, float]:
     """Lose a tenth of the samplers; tell when what they held is used again."""
-    for holder in list(fleet.samplers)[::10][: max(1, len(fleet.samplers) // 10)]:
+    for holder in list(fleet.samplers)[::10]:
         fleet.kill(holder)
     started = fleet.now
     lowest = 1.0
@@ -91,54 +90,70 @@ def _recover(fleet: Fleet, scarce: float, gauge: str) -> dict[str, float]:
     return {"recovery_s": round(fleet.now - started, 1), "lowest_utilisation": round(lowest, 3)}
 
 
-def dispatches(num_samplers: int, seconds: float, *, ledger_s: float | None) -> dict[str, float]:
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated.
+
+    Attributes:
+        seconds: Of simulated time that are measured.
+        limit: Dispatches at once.
+        capacity: Samples that the service holds, where it is what is scarce.
+        ledger_s: What the ledgers take for a message; None to measure it.
+    """
+
+    seconds: float = 90.0
+    limit: int = 400
+    capacity: int = 1000
+    ledger_s: float | None = None
+
+
+def _fleet(num_samplers: int, setting: Setting, service: Service, backlog: int) -> Fleet:
+    return Fleet(
+        num_samplers,
+        service,
+        limit=setting.limit,
+        backlog=backlog,
+        labels=_labels(num_samplers),
+        serve_s=SERVE_S,
+        ledger_s=setting.ledger_s,
+        seed=3,
+    )
+
+
+def dispatches(num_samplers: int, setting: Setting) -> dict[str, float]:
     """Let dispatches be what is scarce: POSTs of 0.2 s, samples of 1 s, no 429."""
     service = Service(None, 0.2, 1.0, random.Random(7))
-    fleet = Fleet(
-        num_samplers,
-        service,
-        limit=LIMIT,
-        backlog=max(8, 6000 // num_samplers),
-        labels=_labels(num_samplers),
-        ledger_s=ledger_s,
-        seed=3,
-    )
+    backlog = max(8, 15 * setting.limit // num_samplers)
+    fleet = _fleet(num_samplers, setting, service, backlog)
     fleet.run(20.0)
-    result = _measure(fleet, seconds, LIMIT, "dispatching")
-    return result | (_recover(fleet, LIMIT, "dispatching") if num_samplers > 1 else {})
+    result = _measure(fleet, setting.seconds, setting.limit, "dispatching")
+    return result | (_recover(fleet, setting.limit, "dispatching") if num_samplers > 1 else {})
 
 
-def window(num_samplers: int, seconds: float, *, ledger_s: float | None) -> dict[str, float]:
+def window(num_samplers: int, setting: Setting) -> dict[str, float]:
     """Let the service be what is scarce: it holds 1 000 samples of 10 s at once."""
-    service = Service(CAPACITY, 0.1, 10.0, random.Random(7))
-    fleet = Fleet(
-        num_samplers,
-        service,
-        limit=LIMIT,
-        backlog=max(4, 4000 // num_samplers),
-        labels=_labels(num_samplers),
-        ledger_s=ledger_s,
-        seed=3,
-    )
+    service = Service(setting.capacity, 0.1, 10.0, random.Random(7))
+    backlog = max(4, 4 * setting.capacity // num_samplers)
+    fleet = _fleet(num_samplers, setting, service, backlog)
     fleet.run(60.0)
-    begin = {"num_429_at_first": service.num_rejected, "busy_at_first": fleet.busy_s / 60.0}
-    result = begin | _measure(fleet, seconds, CAPACITY, "at_work")
-    return result | (_recover(fleet, CAPACITY, "at_work") if num_samplers > 1 else {})
+    begin = {
+        "num_429_at_first": service.num_rejected,
+        "busy_at_first": round(fleet.busy_s / 60.0, 3),
+    }
+    result = begin | _measure(fleet, 2 * setting.seconds, setting.capacity, "at_work")
+    return result | (_recover(fleet, setting.capacity, "at_work") if num_samplers > 1 else {})
 
 
-def run(
-    samplers: Iterable[int] = SAMPLERS, seconds: float = 90.0, *, ledger_s: float | None = None
-) -> dict[str, Any]:
+def run(samplers: Iterable[int] = SAMPLERS, setting: Setting | None = None) -> dict[str, Any]:
     """Simulate each size; return what was measured."""
+    setting = setting or Setting()
     return {
-        "what": f"{seconds:g} s of simulated time after a start; CPU of the ledgers measured",
+        "what": f"{setting.seconds:g} s of simulated time after a start (window: twice that)",
         "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
         "versions": {"python": platform.python_version()},
-        "serve_ms": SERVE_S * 1e3,
-        "dispatches": {
-            str(count): dispatches(count, seconds, ledger_s=ledger_s) for count in samplers
-        },
-        "window": {str(count): window(count, 2 * seconds, ledger_s=ledger_s) for count in samplers},
+        "setting": asdict(setting) | {"serve_ms": SERVE_S * 1e3},
+        "dispatches": {str(count): dispatches(count, setting) for count in samplers},
+        "window": {str(count): window(count, setting) for count in samplers},
     }
 
 
@@ -150,7 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write the JSON besides the terminal")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.samplers.split(",")]
-    result = json.dumps(run(sizes, arguments.seconds), indent=2)
+    result = json.dumps(run(sizes, Setting(arguments.seconds)), indent=2)
     print(result)  # noqa: T201 - a script
     if arguments.out is not None:
         arguments.out.write_text(result + "\n")

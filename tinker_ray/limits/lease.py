@@ -296,6 +296,8 @@ class Lease:
         if not self._held:
             return self._sent_at + RENEW_AT * terms.patience_s
         renew_at = self._sent_at + RENEW_AT * terms.ttl_s
+        if self._held <= self._odd and self._turn_ends_at < self._expires_at:
+            renew_at = self._turn_ends_at  # there is a claim to be made then anyway
         if terms.block == 1:
             return min(renew_at, self._idle_since + terms.idle_s) if need < self._held else renew_at
         half_idle = max(self._peak, need, terms.block) <= self._held // 2
