@@ -30,6 +30,8 @@ SLOTS_TTL_S = 40.0
 ALL_ARE_TOLD = 500
 """With no more processes than these, each is told of a pause at once. With more, those who may send
 are; the others hear of it before they may."""
+RETELL_S = 0.2
+"""A pause that becomes longer by less is worth no message: 429s that come together are one."""
 CLOCK_DRIFT = 1e-3
 """No two clocks run more differently than by this."""
 GROWTH_S = 1.0
@@ -87,6 +89,7 @@ class ClusterLimits:
         )
         self._heard: dict[str, _Heard] = {}
         self._untold: dict[str, None] = {}
+        self._told_until = -math.inf
         self._learn_at = math.inf
         self._now = -math.inf
 
@@ -139,8 +142,8 @@ class ClusterLimits:
     def suspend(self, now: float, seconds: float) -> None:
         """Pause everybody, for a reason that was learnt here."""
         self._pass_time(now)
-        if self.backoff.pause(self._now, seconds):
-            self._tell_all()
+        self.backoff.pause(self._now, seconds)
+        self._tell_all()
         self._fit()
 
     def forget(self, holder: str) -> None:
@@ -177,8 +180,8 @@ class ClusterLimits:
             offset_s = min(offset_s, heard.offset_s + CLOCK_DRIFT * (self._now - heard.at))
         age_s = self._now - statement.sent_at - offset_s
         pause = BackoffNotice(statement.pause.pause_s - age_s)
-        if self.backoff.merge(pause, self._now):
-            self._tell_all()
+        self.backoff.merge(pause, self._now)
+        self._tell_all()
         if statement.window and not self.window.is_known and math.isinf(self._learn_at):
             self.window.restore(statement.window)
         before = heard.num_rejected if heard else 0
@@ -197,6 +200,11 @@ class ClusterLimits:
         self._fit()
 
     def _tell_all(self) -> None:
+        """Let all be told of a pause that is longer than what they were told before."""
+        until = self._now + self.backoff.notice(self._now).pause_s
+        if not until > self._told_until + RETELL_S:
+            return
+        self._told_until = until
         permits, slots = self.permits.holders, self.slots.holders
         told: Iterable[str] = [holder for holder, count in permits.items() if count]
         self._untold = dict.fromkeys(told)

@@ -30,10 +30,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tinker_ray.limits.claim import UNLIMITED, Claim, Grant, Terms
+from tinker_ray.limits.claim import UNLIMITED, Claim, Grant
+from tinker_ray.limits.division import Division
 from tinker_ray.limits.entry import Entry, Expiries
-from tinker_ray.limits.share import ALL_MET, NOTHING, Level, levels
-from tinker_ray.limits.turn import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,20 +43,8 @@ DISPATCH_LIMIT = 400
 """Requests to sample that may be under way at once: the upstream SDK's limit for one process."""
 TTL_S = 10.0
 """Seconds after which the permits of a lost holder return."""
-PATIENCE_S = 120.0
-"""A holder that holds nothing keeps its place in line for so long without a word."""
 INVITED_S = 2.0
 """A holder whose turn comes after a long wait has to claim it within this time."""
-TURNS_PER_S = 50
-"""Permits that are passed on in a second, at most; each costs about three messages."""
-SHORTEST_TURN_S = 2.0
-ODD_MATTERS_BELOW = 8
-"""Odd permits go round only among holders with fewer than this."""
-LARGEST_BLOCK = 8
-LONGEST_IDLE_S = 1.0
-SHORTEST_IDLE_S = 0.05
-IDLE_PER_S = 400
-"""Idle permits that may be given back in a second, if all of them change hands all the time."""
 FEW_HOLDERS = 32
 """With no more than these, shares are worked out at each message."""
 PAUSE_PER_HOLDER_S = 100e-6
@@ -101,11 +88,8 @@ class PermitLedger:
         """Those who have less than their share, the longest waiting first."""
         self._news: dict[str, Entry] = {}
         """Those who may have to be told something."""
-        self._levels: dict[str, Level] = {}
-        self._turns: dict[str, Turns] = {}
-        self._terms = Terms(ttl_s, max(PATIENCE_S, 2 * ttl_s))
+        self._division = Division(ttl_s)
         self._divided_at = -math.inf
-        self._insist_at = math.inf
         self._is_dirty = False
         self._forgotten: set[str] = set()
         self._epochs = 0
@@ -150,7 +134,7 @@ class PermitLedger:
     @property
     def is_exceeded(self) -> bool:
         """Whether more is wanted than there is."""
-        return any(found is not ALL_MET for found in self._levels.values())
+        return self._division.is_exceeded
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -160,7 +144,7 @@ class PermitLedger:
     @property
     def wake_at(self) -> float:
         """When :meth:`notices` may have something to say without a claim; infinity for never."""
-        times = [self._expiries.next_at, self._insist_at]
+        times = [self._expiries.next_at, self._division.insist_at]
         if self._news:
             times.append(self._now)
         if self._is_dirty:
@@ -190,7 +174,7 @@ class PermitLedger:
             self._aim(entry)
             self._hand_out()
         waits = entry.wants and not entry.count
-        lasts_s = self._terms.patience_s if waits else self.ttl_s
+        lasts_s = self._division.terms.patience_s if waits else self.ttl_s
         self._expiries.plan(entry, self._now + lasts_s)
         return self._grant(entry)
 
@@ -237,10 +221,6 @@ class PermitLedger:
         return self._now < self._quiet_until or self.limit >= UNLIMITED
 
     @property
-    def _turn_s(self) -> float:
-        return max(SHORTEST_TURN_S, self.limit / TURNS_PER_S)
-
-    @property
     def _pause_s(self) -> float:
         num_holders = len(self._entries)
         return 0.0 if num_holders <= FEW_HOLDERS else num_holders * PAUSE_PER_HOLDER_S
@@ -262,7 +242,9 @@ class PermitLedger:
         entry.serial, entry.revision = claim.serial, 0
         entry.wants, entry.heard_at = claim.wants, self._now
         if entry.odd:
-            self._pass_turns_on(entry)
+            for successor in self._division.pass_turns_on(entry, self._now):
+                if successor in self._entries:
+                    self._aim(self._entries[successor])
 
     def _set(self, entry: Entry, count: int, in_use: int) -> None:
         self._leased += count - entry.count
@@ -270,23 +252,9 @@ class PermitLedger:
         self._overdue += max(0, in_use - count) - max(0, entry.in_use - entry.count)
         entry.count, entry.in_use = count, in_use
 
-    def _pass_turns_on(self, entry: Entry) -> None:
-        """End the turns of a holder whose time is over, or who wants no more than the others."""
-        wants = {want.label: want.count for want in entry.wants}
-        for label, turns in self._turns.items():
-            end = turns.end(entry.holder)
-            if end is None:
-                continue
-            is_unmet = wants.get(label, 0) > self._levels[label].height
-            if not is_unmet or end <= self._now + self._turn_s / 8:
-                name = turns.pass_on(entry.holder, self._now, self._turn_s, back=is_unmet)
-                successor = self._entries.get(name)
-                if successor is not None:
-                    self._aim(successor)
-
     def _divide_if_due(self) -> bool:
         due = self._is_dirty and self._now >= self._divided_at + self._pause_s
-        if due or self._now >= self._insist_at:
+        if due or self._now >= self._division.insist_at:
             self._divide()
             return True
         return False
@@ -294,10 +262,9 @@ class PermitLedger:
     def _divide(self) -> None:
         """Work out every share, and hand out what is free."""
         self._divided_at, self._is_dirty = self._now, False
-        self._insist_at = math.inf
         entries = self._entries.values()
         if not self._is_adopting:
-            self._find_levels()
+            self._division.work_out(entries, self.limit, self._now)
         for entry in entries:
             self._aim(entry)
         self._hand_out()
@@ -308,64 +275,16 @@ class PermitLedger:
                 if entry.count and entry.target != entry.told_target
             )
 
-    def _find_levels(self) -> None:
-        wants: dict[str, list[int]] = {}
-        weights: dict[str, float] = {}
-        num_active = 0
-        for entry in self._entries.values():
-            num_active += bool(entry.wants)
-            for want in entry.wants:
-                wants.setdefault(want.label, []).append(want.count)
-                weights[want.label] = max(weights.get(want.label, 0.0), want.weight)
-        self._levels = levels(self.limit, wants, weights)
-        self._arrange_turns()
-        block = max(1, min(LARGEST_BLOCK, self.limit // max(4 * num_active, 1)))
-        idle_s = LONGEST_IDLE_S
-        if block == 1:
-            changing_s = min(LONGEST_IDLE_S, max(SHORTEST_IDLE_S, self.limit / IDLE_PER_S))
-            is_ample = len(self._entries) <= self.limit and not self.is_exceeded
-            idle_s = self.ttl_s if is_ample else changing_s
-        self._terms = Terms(self.ttl_s, self._terms.patience_s, block, idle_s)
-
-    def _arrange_turns(self) -> None:
-        unmet: dict[str, list[str]] = {}
-        for entry in self._entries.values():
-            for want in entry.wants:
-                found = self._levels[want.label]
-                if found.odd and want.count > found.height:
-                    unmet.setdefault(want.label, []).append(entry.holder)
-        self._turns = {label: self._turns.get(label, Turns()) for label in unmet}
-        for label, turns in self._turns.items():
-            found = self._levels[label]
-            turn_s = self._turn_s if found.height < ODD_MATTERS_BELOW else math.inf
-            turns.arrange(unmet[label], found.odd, self._now, turn_s)
-            self._insist_at = min(self._insist_at, turns.insist_at)
-
     def _aim(self, entry: Entry) -> None:
-        """Work out a holder's share from the levels, and put it into the line if it has less."""
-        entry.odd, entry.turn_ends_at = 0, math.inf
+        """Set a holder's share, and put it into the line if it has less."""
         if self._is_adopting:
-            entry.target = entry.count
-        elif not entry.wants or entry.holder in self._forgotten:
-            entry.target = 0
+            entry.target, entry.odd = entry.count, 0
         else:
-            target = 0
-            for want in entry.wants:
-                target += self._level(want.label).share(want.count)
-                turns = self._turns.get(want.label)
-                end = None if turns is None else turns.end(entry.holder)
-                if end is not None:
-                    entry.odd += 1
-                    entry.turn_ends_at = min(entry.turn_ends_at, end)
-            entry.target = target + entry.odd
+            self._division.aim(entry, is_late=bool(self._short))
         if entry.count >= entry.target:
             self._short.pop(entry.holder, None)
         else:
             self._short.setdefault(entry.holder, entry)
-
-    def _level(self, label: str) -> Level:
-        """A label's level; one that is new while permits are scarce waits to be divided for."""
-        return self._levels.get(label) or (NOTHING if self._short else ALL_MET)
 
     def _hand_out(self) -> None:
         """Give what is free to the first in line."""
@@ -394,16 +313,12 @@ class PermitLedger:
         return less or more
 
     def _refusal(self, claim: Claim) -> Grant:
-        terms = self._terms
+        terms = self._division.terms
         return Grant(claim.holder, claim.serial, 0, claim.epoch, 0, 0, 0, terms, fenced=True)
 
     def _grant(self, entry: Entry) -> Grant:
         entry.revision += 1
         entry.told_count, entry.told_target = entry.count, entry.target
-        labels = [
-            (want.label, min(want.count, self._level(want.label).exact))
-            for want in (entry.wants if len(entry.wants) > 1 else ())
-        ]
         return Grant(
             entry.holder,
             entry.serial,
@@ -412,9 +327,9 @@ class PermitLedger:
             entry.count,
             entry.target,
             entry.want,
-            self._terms,
+            self._division.terms,
             entry.odd,
             max(0.0, entry.turn_ends_at - entry.heard_at) if entry.odd else 0.0,
-            tuple(labels),
+            self._division.labels(entry),
             unlimited=self.limit >= UNLIMITED and self._now >= self._quiet_until,
         )

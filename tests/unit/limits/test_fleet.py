@@ -12,8 +12,8 @@ from tests.fakes.permit_service import Service
 LEDGER_S = 0.0001
 
 
-def _fleet(num_samplers: int, service: Service, **options: int) -> Fleet:
-    return Fleet(num_samplers, service, ledger_s=LEDGER_S, **options)
+def _fleet(num_samplers: int, service: Service, *, limit: int = 400, backlog: int = 50) -> Fleet:
+    return Fleet(num_samplers, service, limit=limit, backlog=backlog, ledger_s=LEDGER_S)
 
 
 def _service(capacity: int | None, post_s: float, sample_s: float) -> Service:
