@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RENEW_AT = 0.5
 """A lease is renewed after this part of its time. With a tenth of it left unused, 0.4 of it remain
 to be answered in: 4 s of 10, twice what a new ledger takes to answer."""
+RENEW_LATE_AT = 0.85
+"""A lease that is about to be given back as a whole is renewed only if that takes so long."""
 LONGEST_RETRY_S = 4.0
 
 
@@ -295,9 +297,8 @@ class Lease:
         terms = self._terms
         if not self._held:
             return self._sent_at + RENEW_AT * terms.patience_s
-        renew_at = self._sent_at + RENEW_AT * terms.ttl_s
-        if self._held <= self._odd and self._turn_ends_at < self._expires_at:
-            renew_at = self._turn_ends_at  # there is a claim to be made then anyway
+        keeps_any = self._target > self._odd
+        renew_at = self._sent_at + (RENEW_AT if keeps_any else RENEW_LATE_AT) * terms.ttl_s
         if terms.block == 1:
             return min(renew_at, self._idle_since + terms.idle_s) if need < self._held else renew_at
         half_idle = max(self._peak, need, terms.block) <= self._held // 2
