@@ -32,6 +32,8 @@ ALL_ARE_TOLD = 500
 are; the others hear of it before they may."""
 RETELL_S = 0.2
 """A pause that becomes longer by less is worth no message: 429s that come together are one."""
+RELEARN_S = 0.5
+"""How often the window is looked at anew while statements from before it still come in."""
 CLOCK_DRIFT = 1e-3
 """No two clocks run more differently than by this."""
 GROWTH_S = 1.0
@@ -91,6 +93,9 @@ class ClusterLimits:
         self._untold: dict[str, None] = {}
         self._told_until = -math.inf
         self._learn_at = math.inf
+        self._is_learning = False
+        """Whether not all may have stated yet what they had at work at the first 429."""
+        self._relearn_at = math.inf
         self._now = -math.inf
 
     def __repr__(self) -> str:
@@ -183,7 +188,7 @@ class ClusterLimits:
         self.backoff.merge(pause, self._now)
         self._tell_all()
         if statement.window and not self.window.is_known and math.isinf(self._learn_at):
-            self.window.restore(statement.window)
+            self.window.restore(statement.window, self._now)
         before = heard.num_rejected if heard else 0
         is_news = heard is not None or pause.pause_s > 0
         if is_news and statement.num_rejected > before and math.isinf(self._learn_at):
@@ -224,12 +229,22 @@ class ClusterLimits:
         is_open = isinstance(state, Open)
         self.permits.resize(self.limit if is_open else min(self.limit, self.backoff.width))
         if self._now >= self._learn_at:
-            self._learn_at = math.inf
-            # A window that has not drained yet is not refuted by a 429.
-            if self.slots.leased + self.slots.overdue <= self.slots.limit:
-                self.window.on_rejected(self._now, self._at_work)
+            self._learn()
+        elif self._is_learning and self._now >= self._relearn_at:
+            self._relearn_at = self._now + RELEARN_S
+            self.window.raise_to(self._at_work)
+            self._is_learning = not is_open
         if math.isinf(self._learn_at):
             self.slots.resize(self.window.limit(self._now, full=self.slots.is_exceeded))
+
+    def _learn(self) -> None:
+        """Make of the pause that is over what it tells of the window."""
+        self._learn_at = math.inf
+        self._is_learning = not self.window.is_known
+        self._relearn_at = self._now + RELEARN_S
+        # A window that has not drained yet is not refuted by a 429.
+        if self.slots.leased + self.slots.overdue <= self.slots.limit:
+            self.window.on_rejected(self._now, self._at_work)
 
 
 def _usable(statement: Statement, slots: Grant) -> Claim:

@@ -214,7 +214,7 @@ class HolderLimits:
             self.slots.claim(now, waiting, slot_wants),
             now,
             BackoffNotice(self._met_until - now),
-            self._held_by_service if isinstance(self.state(now), Paused) else self.slots.in_use,
+            self._held_by_service if isinstance(self.state(now), Paused) else self.at_work,
             self.num_rejected,
             self.window,
         )

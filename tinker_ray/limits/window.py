@@ -20,6 +20,9 @@ DECREASE = 0.9
 """The same, if the limit before was too high as well."""
 INCREASE_PER_S = 0.01
 """A limit that is tried higher grows by this part of itself in a second, by one sample at least."""
+DOUBLING_S = 10.0
+"""The growth doubles each time that it went well for so long: the limit may be far too low."""
+LARGEST_INCREASE_PER_S = 0.08
 UNSURE_PART = 50
 """What was at work when the first 429 came is known to so much: a fiftieth of it is left out."""
 SAME_S = 2.0
@@ -93,9 +96,14 @@ class Window:
             self._has_held = False
         return self._limit != before
 
-    def restore(self, limit: int) -> None:
-        """Take over what another object has learnt."""
+    def raise_to(self, at_work: int) -> None:
+        """Take in that the service holds so many: the first 429 was understood too cautiously."""
+        self._limit = self._proven = max(self._limit, at_work - at_work // UNSURE_PART)
+
+    def restore(self, limit: int, now: float) -> None:
+        """Take over what another object has learnt; it has to hold anew before it grows."""
         self._limit = self._proven = limit
+        self._rejected_at = self._grown_at = now
 
     def limit(self, now: float, *, full: bool) -> int:
         """Return the limit; grow it first if it has held long enough.
@@ -118,4 +126,6 @@ class Window:
 
     def _step(self) -> float:
         """How much the limit grows in a second."""
-        return max(1.0, INCREASE_PER_S * self._limit)
+        grown_s = max(0.0, self._grown_at - self._rejected_at - self._hold_s)
+        rate = min(INCREASE_PER_S * 2 ** (grown_s // DOUBLING_S), LARGEST_INCREASE_PER_S)
+        return max(1.0, rate * self._limit)

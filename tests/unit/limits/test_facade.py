@@ -188,7 +188,7 @@ def test_the_side_that_divides_may_begin_a_pause() -> None:
 
 def test_a_new_ledger_learns_the_window_from_the_first_that_talks() -> None:
     cluster, limits = ClusterLimits(), _holder("a", 100)
-    cluster.window.restore(50)
+    cluster.window.restore(50, 0.0)
     _talk(cluster, 0.0, limits)
     assert limits.window == 50
     tickets = _admit(limits, 0.0)
@@ -206,7 +206,7 @@ def test_a_new_ledger_learns_the_window_from_the_first_that_talks() -> None:
 
 def test_slots_and_permits_come_with_one_message() -> None:
     cluster, limits = ClusterLimits(), _holder("a", 20)
-    cluster.window.restore(8)
+    cluster.window.restore(8, 0.0)
     assert _talk(cluster, 0.0, limits) == 1
     assert len(_admit(limits, 0.0)) == 8
     assert (cluster.permits.leased, cluster.slots.leased) == (8, 8)
@@ -214,7 +214,7 @@ def test_slots_and_permits_come_with_one_message() -> None:
 
 def test_permits_are_not_taken_without_slots_to_use_them_for() -> None:
     cluster, first, second = ClusterLimits(), _holder("a", 20), _holder("b", 20)
-    cluster.window.restore(8)
+    cluster.window.restore(8, 0.0)
     _talk(cluster, 0.0, first, second)
     slots = [limits.slots.held(0.0) for limits in (first, second)]
     permits = [limits.permits.held(0.0) for limits in (first, second)]
@@ -271,7 +271,7 @@ def test_a_retry_of_a_dispatch_needs_a_lease_and_no_pause() -> None:
 
 def test_a_process_that_closes_gives_everything_back() -> None:
     cluster, limits = ClusterLimits(), _holder("a", 20)
-    cluster.window.restore(12)
+    cluster.window.restore(12, 0.0)
     _talk(cluster, 0.0, limits)
     tickets = _admit(limits, 0.0)
     limits.close()

@@ -55,11 +55,28 @@ def test_a_limit_that_was_proven_and_fails_is_lowered() -> None:
     assert window.limit(10.0, full=True) == 81
 
 
+def test_growth_that_goes_well_becomes_faster() -> None:
+    window = Window(2000, hold_s=10.0)
+    window.on_rejected(0.0, at_work=102)  # less a fiftieth
+    limits = [window.limit(float(second), full=True) for second in range(61)]
+    assert (limits[10], limits[20], limits[30], limits[60]) == (100, 110, 134, 929)
+
+
+def test_what_is_at_work_after_all_raises_the_limit() -> None:
+    window = Window(2000)
+    window.on_rejected(0.0, at_work=102)
+    window.raise_to(50)
+    assert window.limit(0.0, full=True) == 100
+    window.raise_to(204)
+    assert window.limit(0.0, full=True) == 200
+
+
 def test_what_another_has_learnt_is_taken_over() -> None:
     window = Window(2000)
-    window.restore(150)
+    window.restore(150, 0.0)
     assert window.is_known
-    assert window.limit(0.0, full=False) == 150
+    assert window.limit(9.0, full=True) == 150
+    assert window.limit(11.0, full=True) == 151
 
 
 def test_it_is_shown() -> None:
