@@ -13,6 +13,8 @@ import pytest
 
 import tinker_ray
 from tinker_ray import AdamParams, EngineError, ModelInput, SamplingParams
+from tinker_ray.config import EngineProcess
+from tinker_ray.engine import launcher
 from tinker_ray.engine.tiny_adder import NAME
 
 if TYPE_CHECKING:
@@ -91,9 +93,16 @@ def test_a_new_client_gets_a_new_engine() -> None:
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
     ends_soon(lambda: rest.get_server_capabilities().result(60))
+    with pytest.raises(EngineError, match="has ended"):  # so copies that arrive now are told
+        launcher.join(process, rest.holder.session.settings.base_url)
     again = tinker_ray.RestClient(base_url="embedded")
     assert first == again.get_server_capabilities().result(60)
     assert rest.holder.session is not again.holder.session
     for client in (rest, again):
         client.holder.session.close("success")
     tinker_ray.shutdown()
+
+
+def test_an_engine_of_another_machine_cannot_be_joined(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="another machine"):
+        launcher.join(EngineProcess(1, tmp_path / "elsewhere"), "http://127.0.0.1:1")
