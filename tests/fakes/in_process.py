@@ -7,6 +7,7 @@ its ASGI app.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,6 +84,8 @@ class InProcess:
         _on_bridge(self._stop())
 
     async def _start(self) -> Host:
+        self._threads = ThreadPoolExecutor()
+        asyncio.get_running_loop().set_default_executor(self._threads)
         served = ServedModel(self.base, "/no/tokenizer", self.trainer, Sampler(self.base))
         host = Host([served], self.folder, self.settings)
         self.app = create_app(host)
@@ -90,7 +93,9 @@ class InProcess:
 
     async def _stop(self) -> None:
         await self.host.close()
-        await asyncio.get_running_loop().shutdown_default_executor()
+        # The loop is the process's bridge, which others use after this: it gets fresh threads.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        self._threads.shutdown()
 
     def _client_settings(self) -> Settings:
         return Settings(api_key=Secret("tml-tests"), base_url="http://engine")
