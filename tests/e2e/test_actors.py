@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,9 +133,8 @@ async def test_an_actor_answers_questions_while_its_work_fills_all_slots() -> No
             asyncio.create_task(training.run(OptimStep(seq, AdamParams()))) for seq in range(2, 100)
         ]
         await asyncio.sleep(0)
-        started = time.monotonic()
-        await training._remote.ping()
-        assert time.monotonic() - started < 2.0
+        async with asyncio.timeout(60):  # far less than the work takes
+            await training._remote.ping()
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
