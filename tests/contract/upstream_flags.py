@@ -1,12 +1,14 @@
 """Run by the wheel of 0.38.0: what its client does when an engine sets every flag; prints JSON.
 
-Usage: ``python upstream_flags.py URL KEY``.
+Usage: ``python upstream_flags.py URL KEY LEDGER``, the last being the engine's own record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import sqlite3
 import sys
 import time
 import warnings
@@ -34,7 +36,15 @@ def loss(logprobs: Any, weights: Any) -> Any:  # noqa: ANN401
     return total, {"custom/mine:sum": total}
 
 
-def main(url: str, key: str) -> dict[str, Any]:
+def num_cancelled(ledger: str) -> int:
+    """Count the samples that the engine did not finish."""
+    with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
+        query = "SELECT count(*) FROM activity WHERE kind = 'sample' AND ok = 0"
+        (count,) = connection.execute(query).fetchone()
+    return int(count)
+
+
+def main(url: str, key: str, ledger: str) -> dict[str, Any]:
     """Do a bit of everything that a flag changes."""
     told: dict[str, Any] = {}
     service = tinker.ServiceClient(base_url=url, api_key=key)
@@ -54,16 +64,18 @@ def main(url: str, key: str) -> dict[str, Any]:
     copy = pickle.loads(pickle.dumps(sampler))  # noqa: S301 - our own
     told["copied"] = len(copy.sample(prompt, 1, params).result().sequences)
     endless = types.SamplingParams(max_tokens=200, stop=[])
-    abandoned = sampler.sample(prompt, 256, endless)
-    time.sleep(0.2)
-    abandoned.future().cancel()
+    while (
+        num_cancelled(ledger) == 0
+    ):  # one that is given up before its promise is there is not told
+        abandoned = sampler.sample(prompt, 256, endless)
+        time.sleep(0.2)
+        abandoned.future().cancel()
     identity = tinker.RestClient(base_url=url, api_key=key).whoami().result()
     told["identity"] = [identity.user_urn, identity.org_urn]
     told["session_id"] = training.model_id.partition(":")[0]
-    time.sleep(1.0)  # the client cancels in the background
     service.close("success").result()
     return told
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2])))  # noqa: T201
+    print(json.dumps(main(*sys.argv[1:])))  # noqa: T201

@@ -158,7 +158,7 @@ def usage_is_accounted_for(drive: Drive) -> None:
     assert {event.event_info.type for event in usage.data} >= {"training", "sampling_sample"}
     storage = admin.get_current_checkpoint_storage_usage().result()
     assert sum(row.checkpoint_count for row in storage.data) >= 2
-    assert admin.get_audit_log().result().entries is not None
+    assert admin.get_audit_log().result().entries
 
 
 @step(NEW)
