@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from actors.lease_keeper import HolderInfo, LeaseKeeper
 from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.sampling import SamplingCore
+from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.errors import StaleHandleError, TinkerError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.types import RetryConfig, SampleResponse
     from tinker_ray.wire.request import SampleRequest
 
@@ -84,6 +86,7 @@ class HostedSampling:
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
+        traffic: Traffic = ORDINARY,
     ) -> SampleResponse:
         """Draw samples.
 
@@ -92,7 +95,7 @@ class HostedSampling:
             StaleHandleError: This was closed.
             TinkerError: The request was refused, failed or lost.
         """
-        task = asyncio.ensure_future(self.core.sample(request, retry, carrier))
+        task = asyncio.ensure_future(self.core.sample(request, retry, carrier, traffic))
         self._running.add(task)
         try:
             await asyncio.wait({task})

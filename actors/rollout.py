@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.hosted import HostedSampling
 from tinker_ray.core.sample_check import check_request
+from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.rollouts import SamplerPolicy, run_group
 from tinker_ray.types import RetryConfig
 from tinker_ray.wire.request import SampleRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
     from tinker_ray.types import ModelInput, SampleResponse, SamplingParams, TensorData
 
@@ -39,6 +41,7 @@ class SamplerRef:
     sampling_session_id: str
     retry: RetryConfig | None = None
     record_stability_info: bool = False
+    traffic: Traffic = ORDINARY
 
     @classmethod
     def of(cls, sampler: Any) -> Any:  # noqa: ANN401 - users bring samplers of their own
@@ -51,6 +54,7 @@ class SamplerRef:
             session_id,
             retry if isinstance(retry, RetryConfig) else None,
             bool(getattr(sampler, "record_stability_info", False)),
+            getattr(sampler, "traffic", ORDINARY),
         )
 
 
@@ -63,6 +67,7 @@ class HostedSampler:
         self.sampling_session_id = reference.sampling_session_id
         self._sampling = sampling
         self._retry = reference.retry
+        self._traffic = reference.traffic
         self._record_stability_info = reference.record_stability_info
         self._loop = loop
 
@@ -98,7 +103,7 @@ class HostedSampler:
             record_stability_info=self._record_stability_info,
         )
         check_request(request)
-        sample = self._sampling.sample(request, self._retry)
+        sample = self._sampling.sample(request, self._retry, traffic=self._traffic)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sample, self._loop))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from actors.border import portable
 from actors.hosted import HostedSampling
+from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.telemetry.carrier import Carrier
     from tinker_ray.types import RetryConfig
     from tinker_ray.wire.request import SampleRequest
@@ -42,12 +44,14 @@ class SampleItem:
         retry: How lost samples are repeated.
         carrier: The trace that it belongs to.
         key: Names it when it is cancelled; empty for one that is not.
+        traffic: Its kind.
     """
 
     request: SampleRequest
     retry: RetryConfig | None = None
     carrier: Carrier = field(default_factory=dict)
     key: str = ""
+    traffic: Traffic = ORDINARY
 
 
 Outcome: TypeAlias = SampleResponse | Exception
@@ -141,7 +145,7 @@ class SamplerActor:
 
     async def _outcome(self, item: SampleItem) -> Outcome:
         try:
-            return await self._sampling.sample(item.request, item.retry, item.carrier)
+            return await self._sampling.sample(item.request, item.retry, item.carrier, item.traffic)
         except Exception as error:  # noqa: BLE001 - the border of an actor call
             return portable(error)
 

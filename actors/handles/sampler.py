@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.sampler import SampleItem
 from tinker_ray.core.sdk_method import carry
+from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from actors.handles.remote import RemoteActor
     from actors.sampler import Outcomes
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.types import RetryConfig, SampleResponse
     from tinker_ray.wire.request import SampleRequest
 
@@ -92,6 +94,7 @@ class SamplerPoolHandle:
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
+        traffic: Traffic = ORDINARY,
     ) -> SampleResponse:
         """Draw samples; cancelling this cancels them at the service, too.
 
@@ -101,7 +104,8 @@ class SamplerPoolHandle:
             TinkerError: The request was refused, failed or lost.
         """
         key = f"{self._prefix}-{next(self._numbers)}"
-        item = SampleItem(request, retry, carry(inject() if carrier is None else carrier), key)
+        carrier = carry(inject() if carrier is None else carrier)
+        item = SampleItem(request, retry, carrier, key, traffic)
         sample = _Sample(item, asyncio.get_running_loop().create_future())
         self._open.add(sample)
         try:

@@ -19,6 +19,7 @@ from tinker_ray.core.operation import (
     SaveState,
 )
 from tinker_ray.core.session import ModelHandle
+from tinker_ray.core.traffic import ORDINARY, Traffic
 from tinker_ray.types import (
     ForwardBackwardOutput,
     GetServerCapabilitiesResponse,
@@ -137,6 +138,7 @@ class FakeRuntime:
     trainings: list[FakeTrainingPort] = field(default_factory=list)
     samples: list[SampleRequest] = field(default_factory=list)
     retries: list[RetryConfig | None] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
     registry_answers: dict[str, Any] = field(default_factory=dict)
     optimizer_configs: list[OptimizerConfig | None] = field(default_factory=list)
     overrides: list[tuple[str | None, Secret | None]] = field(default_factory=list)
@@ -236,10 +238,12 @@ class FakeRuntime:
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,  # noqa: ARG002 - part of the protocol
+        traffic: Traffic = ORDINARY,
     ) -> SampleResponse:
         """Draw a token per sample; the prompt's logprobs are none and its length."""
         self.samples.append(request)
         self.retries.append(retry)
+        self.traffic.append(traffic)
         if self.sample_gate is not None:
             try:
                 await self.sample_gate.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.clients import copies
@@ -13,6 +14,7 @@ from tinker_ray.clients.ready import Ready
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.core.queue_log import QueueLog
 from tinker_ray.core.sample_check import check_request
+from tinker_ray.core.traffic import ORDINARY, Traffic
 from tinker_ray.telemetry.carrier import inject
 from tinker_ray.types import SampleRequest, SamplingParams
 
@@ -42,10 +44,11 @@ class SamplingClient(Ready, QueueStateObserver):
         sampling_session_id: The sampling session.
         retry_config: How lost samples are repeated; None for the defaults.
         record_stability_info: Whether the service keeps what StableReinforce needs of its samples.
+        traffic: The kind of its samples and their conversation, if any.
         holder: What is behind all clients of the session.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - upstream's, and what its samples are
         self,
         holder: Holder | ClientSession,
         sampling_session_id: str,
@@ -53,10 +56,12 @@ class SamplingClient(Ready, QueueStateObserver):
         *,
         base_model: str | None = None,
         record_stability_info: bool = False,
+        traffic: Traffic = ORDINARY,
     ) -> None:
         self.sampling_session_id = sampling_session_id
         self.retry_config = retry_config
         self.record_stability_info = record_stability_info
+        self.traffic = traffic
         self._session = holder.session if isinstance(holder, Holder) else holder
         self.holder = Holder(self._session)
         self._base_model = base_model
@@ -86,6 +91,8 @@ class SamplingClient(Ready, QueueStateObserver):
                 base_model=base_model,
                 record_stability_info=record_stability_info,
             )
+        from tinker_ray.clients.sampler_making import open_sampler
+
         return open_sampler(
             holder.session,
             base_model=base_model,
@@ -213,6 +220,35 @@ class SamplingClient(Ready, QueueStateObserver):
         """Async twin of :meth:`compute_logprobs`."""
         return await self.compute_logprobs(prompt, prompt_logprobs_last_n)
 
+    def with_label(self, label: str, weight: float = 1.0) -> SamplingClient:
+        """Return a client of the same sampling session whose samples are of another kind.
+
+        When permits are scarce, kinds of traffic get them by their weights, whoever asks for more.
+
+        Args:
+            label: The kind, such as ``train`` or ``eval``.
+            weight: What it gets beside other kinds; the same wherever the label is used.
+
+        Raises:
+            ValueError: The weight is not above 0, or the label is too long.
+        """
+        return self._with(label=label, weight=weight)
+
+    def with_conversation(self, conversation: str) -> SamplingClient:
+        """Return a client of the same sampling session for the turns of one conversation.
+
+        On a cluster all of them are drawn by the same sampler, which is one client to the service,
+        as long as it lives and has not much more to do than the others; so a service that keeps
+        prompts' prefixes by client finds them again. In one process that is so anyway.
+
+        Args:
+            conversation: Names it; the same name means the same sampler in every process.
+
+        Raises:
+            ValueError: The name is too long.
+        """
+        return self._with(conversation=conversation)
+
     def get_base_model(self) -> str:
         """Return the name of the base model; asked once, if it is not known.
 
@@ -285,6 +321,7 @@ class SamplingClient(Ready, QueueStateObserver):
         details = {
             "base_model": self._base_model,
             "record_stability_info": self.record_stability_info,
+            "traffic": self.traffic,
         }
         return copies.sampling_client, (
             copies.origin_of(self._session),
@@ -293,9 +330,31 @@ class SamplingClient(Ready, QueueStateObserver):
             details,
         )
 
+    def _with(self, **changes: Any) -> SamplingClient:  # noqa: ANN401 - fields of the traffic
+        """Return a client that differs in the kind of its samples.
+
+        Raises:
+            ValueError: A field is out of its range.
+        """
+        Traffic(**changes)
+        if self._making is not None:
+            return SamplingClient.promised(self._later_with(changes))
+        return SamplingClient(
+            self._session,
+            self.sampling_session_id,
+            self.retry_config,
+            base_model=self._base_model,
+            record_stability_info=self.record_stability_info,
+            traffic=replace(self.traffic, **changes),
+        )
+
+    async def _later_with(self, changes: dict[str, Any]) -> SamplingClient:
+        client = await self
+        return client._with(**changes)  # noqa: SLF001 - its own class
+
     async def _sample(self, request: SampleRequest, carrier: dict[str, str]) -> SampleResponse:
         runtime = await self._session.runtime()
-        return await runtime.sampling.sample(request, self.retry_config, carrier)
+        return await runtime.sampling.sample(request, self.retry_config, carrier, self.traffic)
 
     async def _prompt_logprobs(
         self, request: SampleRequest, carrier: dict[str, str]
@@ -309,40 +368,3 @@ class SamplingClient(Ready, QueueStateObserver):
         sampler = await runtime.registry.call("get_sampler", arguments)
         name: str = sampler.base_model
         return name
-
-
-def open_sampler(
-    session: ClientSession,
-    *,
-    base_model: str | None,
-    model_path: str | None,
-    retry_config: RetryConfig | None,
-    record_stability_info: bool,
-) -> SamplingClient:
-    """Open a sampling session on a base model or a checkpoint, and return its client.
-
-    Raises:
-        ValueError: Neither is given, or the path is no ``tinker://`` path.
-        TinkerError: The service knows it not; where an event loop runs, the first use raises it.
-    """
-    if base_model is None and model_path is None:
-        message = "create_sampling_client needs model_path or base_model"
-        raise ValueError(message)
-    if model_path is not None and not model_path.startswith("tinker://"):
-        message = f"model_path={model_path!r} must start with tinker://"
-        raise ValueError(message)
-
-    async def work() -> SamplingClient:
-        runtime = await session.runtime()
-        sampling_session_id = await runtime.session.create_sampling_session(
-            await runtime.number("sampling_session"), base_model=base_model, model_path=model_path
-        )
-        return SamplingClient(
-            session,
-            sampling_session_id,
-            retry_config,
-            base_model=base_model,
-            record_stability_info=record_stability_info,
-        )
-
-    return SamplingClient.promised(work())

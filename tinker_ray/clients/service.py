@@ -13,7 +13,7 @@ from tinker_ray.clients.loss_handle import open_custom_loss
 from tinker_ray.clients.model_making import ModelMaking
 from tinker_ray.clients.options import settings_of
 from tinker_ray.clients.rest import RestClient
-from tinker_ray.clients.sampling import open_sampler
+from tinker_ray.clients.sampler_making import open_sampler
 from tinker_ray.clients.session import ClientSession
 
 if TYPE_CHECKING:

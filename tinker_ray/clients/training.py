@@ -14,7 +14,8 @@ from tinker_ray.clients.holder import Holder, QueueStateObserver
 from tinker_ray.clients.loss_handle import LossHandle
 from tinker_ray.clients.operations import Operations
 from tinker_ray.clients.ready import Ready
-from tinker_ray.clients.sampling import SamplingClient, open_sampler
+from tinker_ray.clients.sampler_making import open_sampler
+from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training_state import TrainingState
 from tinker_ray.core.operation import OptimStep, SaveForSampler

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from tinker_ray.core.traffic import ORDINARY
+
 NumberKind: TypeAlias = Literal["model", "sampling_session", "custom_loss"]
 """What a session makes and numbers."""
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.session import ModelHandle
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -105,6 +108,7 @@ class SamplingPort(Protocol):
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
+        traffic: Traffic = ORDINARY,
     ) -> SampleResponse:
         """Draw samples."""
         ...

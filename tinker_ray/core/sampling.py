@@ -22,6 +22,7 @@ from tinker_ray.core.queue_log import QueueLog
 from tinker_ray.core.sample_check import check_request, check_response
 from tinker_ray.core.sdk_method import carried
 from tinker_ray.core.session import join_sampling_session
+from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.core.window import Window
 from tinker_ray.errors import APIStatusError, BillingError, RateLimitError, RequestFailedError
 from tinker_ray.telemetry import names
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.core.admission import Admission
     from tinker_ray.core.link import Link, Promise
+    from tinker_ray.core.traffic import Traffic
     from tinker_ray.transport.message import Response
     from tinker_ray.types import ModelInput, SampleResponse
     from tinker_ray.wire.request import SampleRequest
@@ -134,6 +136,7 @@ class SamplingCore:
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
+        traffic: Traffic = ORDINARY,  # noqa: ARG002 - all is of one kind here
     ) -> SampleResponse:
         """Draw samples from a sampling session.
 
@@ -141,6 +144,7 @@ class SamplingCore:
             request: With ``sampling_session_id`` set; its ``seq_id`` is given here.
             retry: How lost samples are repeated.
             carrier: The trace that this belongs to.
+            traffic: Its kind.
 
         Raises:
             ValueError: The request asks for what cannot be.

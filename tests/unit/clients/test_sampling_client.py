@@ -10,6 +10,7 @@ from tinker_ray.clients.bridge import Bridge
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.session import ClientSession
 from tinker_ray.config import Settings
+from tinker_ray.core.traffic import Traffic
 from tinker_ray.types import GetSamplerResponse, ModelInput, RetryConfig, SamplingParams
 from tinker_ray.wire.request import SampleRequest
 
@@ -67,6 +68,39 @@ def test_what_is_out_of_range_is_refused_at_the_call(
     with pytest.raises(ValueError, match=complaint):
         samplers.client.sample(*arguments)
     assert [] == samplers.runtime.samples
+
+
+def test_a_label_and_a_conversation_travel_with_the_samples_and_with_copies() -> None:
+    samplers = Samplers()
+    client = samplers.client.with_label("eval", weight=0.5).with_conversation("c7")
+    client.sample(PROMPT, 1, PARAMS).result(5)
+    samplers.client.sample(PROMPT, 1, PARAMS).result(5)
+    told = Traffic("eval", 0.5, "c7")
+    assert [told, Traffic()] == samplers.runtime.traffic
+    _, arguments = client.__reduce__()
+    assert told == arguments[3]["traffic"]
+
+
+async def test_a_client_that_is_being_made_can_be_labelled() -> None:
+    samplers = Samplers()
+
+    async def made() -> SamplingClient:
+        return samplers.client
+
+    client = SamplingClient.promised(made()).with_conversation("c7")
+    await client.sample_async(PROMPT, 1, PARAMS)
+    assert [Traffic(conversation="c7")] == samplers.runtime.traffic
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_has_to_be_above_0(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight="):
+        Samplers().client.with_label("eval", weight=weight)
+
+
+def test_a_conversation_has_a_short_name() -> None:
+    with pytest.raises(ValueError, match="at most 256 letters"):
+        Samplers().client.with_conversation("c" * 257)
 
 
 async def test_scoring_a_prompt_samples_one_token_and_gives_its_logprobs() -> None:
