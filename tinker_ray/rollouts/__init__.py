@@ -5,7 +5,15 @@ Knows nothing of Ray, HTTP or event loops. Invariant: every dispatched group end
 
 from tinker_ray.rollouts.advantage import Advantages, center
 from tinker_ray.rollouts.dispatcher import Account, Dispatcher
-from tinker_ray.rollouts.env import Dataset, Env, EnvGroupBuilder, StepResult, StopCondition
+from tinker_ray.rollouts.env import (
+    ActionExtra,
+    Dataset,
+    Env,
+    EnvGroupBuilder,
+    Overflow,
+    StepResult,
+    StopCondition,
+)
 from tinker_ray.rollouts.episode import run_episode, run_group
 from tinker_ray.rollouts.failure import FailureKind, RolloutFailedError
 from tinker_ray.rollouts.policy import (
@@ -30,6 +38,7 @@ from tinker_ray.rollouts.worker import Attempt, AttemptId, RolloutWorker
 __all__ = [
     "Account",
     "Action",
+    "ActionExtra",
     "Advantages",
     "Attempt",
     "AttemptId",
@@ -41,6 +50,7 @@ __all__ = [
     "Logs",
     "Metrics",
     "Observation",
+    "Overflow",
     "Policy",
     "RolloutFailedError",
     "RolloutParams",

@@ -8,15 +8,26 @@ builds new ones.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tinker_ray.rollouts.trajectory import Action, Logs, Metrics, Observation, Trajectory
+    from tinker_ray.types import StopReason
 
 StopCondition: TypeAlias = list[str] | list[int] | None
 """Stop strings or stop tokens of the next action; None leaves only the model's end of sequence."""
+
+
+class ActionExtra(TypedDict, total=False):
+    """What an environment may be told of an action beside its tokens.
+
+    Attributes:
+        stop_reason: ``length`` if the action was cut off by its limit.
+    """
+
+    stop_reason: StopReason
 
 
 @dataclass
@@ -41,9 +52,31 @@ class StepResult:
     logs: Logs = field(default_factory=dict)
 
 
+class Overflow(Protocol):
+    """What an environment begins with whose prompt is too long: the episode ends unacted.
+
+    Attributes:
+        reward: What it earns.
+        metrics: As those of a step.
+        logs: As those of a step.
+    """
+
+    reward: float
+    metrics: Metrics
+    logs: Logs
+
+
+Start: TypeAlias = "tuple[Observation, StopCondition] | Overflow"
+"""The first prompt and where its answer stops; or no prompt, and the end of the episode."""
+
+
 @runtime_checkable
 class Env(Protocol):
-    """A stateful environment for one agent and one episode."""
+    """A stateful environment for one agent and one episode.
+
+    A ``step`` that has a parameter ``extra`` is told more of the action (:class:`ActionExtra`); an
+    ``initial_observation`` may return an :class:`Overflow`.
+    """
 
     async def initial_observation(self) -> tuple[Observation, StopCondition]:
         """Return the first prompt and where its answer stops."""

@@ -7,9 +7,11 @@ action.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from tinker_ray.errors import TinkerError
+from tinker_ray.rollouts.env import ActionExtra
 from tinker_ray.rollouts.failure import RolloutFailedError, as_rollout_failure, describe
 from tinker_ray.rollouts.trajectory import (
     Observation,
@@ -20,15 +22,20 @@ from tinker_ray.rollouts.trajectory import (
 )
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
+from tinker_ray.types import ModelInput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from tinker_ray.rollouts.env import Env, EnvGroupBuilder, StopCondition
+    from tinker_ray.rollouts.env import Env, EnvGroupBuilder, Overflow, Start, StopCondition
     from tinker_ray.rollouts.policy import Policy
+    from tinker_ray.rollouts.trajectory import Metrics
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+STOP_METRIC = "stop/"
+"""Begins the metric by which an environment says why an episode ended: ``stop/max_turns``."""
 
 
 class Together(Protocol):
@@ -56,7 +63,7 @@ async def run_episode(
     policy: Policy,
     env: Env,
     *,
-    start: tuple[Observation, StopCondition] | None = None,
+    start: Start | None = None,
     first_action: TokensWithLogprobs | None = None,
     lane: int = 0,
 ) -> Trajectory:
@@ -65,7 +72,8 @@ async def run_episode(
     Args:
         policy: Draws the actions.
         env: A fresh environment.
-        start: Its initial observation and stop condition, if already asked for.
+        start: Its initial observation and stop condition (or the lack of them), if already asked
+            for.
         first_action: The action of the first turn, if already drawn.
         lane: The episode's place in its group.
 
@@ -74,6 +82,8 @@ async def run_episode(
     """
     with span(names.ROLLOUT_EPISODE, attributes={names.EPISODE: lane}):
         start = start or await _first_observation(env)
+        if not isinstance(start, tuple):
+            return _unacted(start)
         return await _take_turns(policy, env, start, first_action, lane)
 
 
@@ -86,11 +96,13 @@ async def _take_turns(
 ) -> Trajectory:
     observation, stop = start
     transitions: list[Transition] = []
+    tells_more = _takes_extra(env)
     while True:
         if action is None:
             [action] = await _draw(policy, (observation, stop), turn=len(transitions), lane=lane)
         with span(names.ENV_STEP, attributes={names.TURN: len(transitions)}):
-            result = await _ask("step", env.step, action.tokens)
+            more = {"extra": ActionExtra(stop_reason=action.stop_reason)} if tells_more else {}
+            result = await _ask("step", env.step, action.tokens, **more)
         transitions.append(
             Transition(
                 ob=observation,
@@ -103,7 +115,33 @@ async def _take_turns(
         )
         observation, stop, action = result.next_observation, result.next_stop_condition, None
         if result.episode_done:
-            return Trajectory(transitions, observation)
+            return Trajectory(transitions, observation, _stop_reason(result.metrics))
+
+
+def _unacted(overflow: Overflow) -> Trajectory:
+    """Make an episode of one turn without tokens: it earns, but nothing is learnt from it."""
+    nothing = ModelInput.from_ints([])
+    turn = Transition(
+        ob=nothing,
+        ac=TokensWithLogprobs([], []),
+        reward=overflow.reward,
+        episode_done=True,
+        metrics=overflow.metrics,
+        logs=overflow.logs,
+    )
+    return Trajectory([turn], nothing, _stop_reason(overflow.metrics))
+
+
+def _takes_extra(env: Env) -> bool:
+    try:
+        return "extra" in inspect.signature(env.step).parameters
+    except (TypeError, ValueError):  # callables that do not tell
+        return False
+
+
+def _stop_reason(metrics: Metrics) -> str | None:
+    marks = (key for key in metrics if key.startswith(STOP_METRIC))
+    return next((mark.removeprefix(STOP_METRIC) for mark in marks), None)
 
 
 async def run_group(
@@ -136,23 +174,24 @@ async def run_group(
     )
 
 
-async def _first_observation(env: Env) -> tuple[Observation, StopCondition]:
+async def _first_observation(env: Env) -> Start:
     return await _ask("initial_observation", env.initial_observation)
 
 
 async def _first_actions(
-    policy: Policy, starts: Sequence[tuple[Observation, StopCondition]], together: Together
-) -> list[TokensWithLogprobs]:
+    policy: Policy, starts: Sequence[Start], together: Together
+) -> list[TokensWithLogprobs | None]:
+    prompts = {lane: start for lane, start in enumerate(starts) if isinstance(start, tuple)}
     lanes_by_start: list[list[int]] = []
-    for lane, start in enumerate(starts):
-        lanes = next((lanes for lanes in lanes_by_start if starts[lanes[0]] == start), None)
+    for lane, prompt in prompts.items():
+        lanes = next((lanes for lanes in lanes_by_start if prompts[lanes[0]] == prompt), None)
         if lanes is None:
             lanes_by_start.append([lane])
         else:
             lanes.append(lane)
     drawn = await together(
         [
-            _draw(policy, starts[lanes[0]], turn=0, lane=lanes[0], num_samples=len(lanes))
+            _draw(policy, prompts[lanes[0]], turn=0, lane=lanes[0], num_samples=len(lanes))
             for lanes in lanes_by_start
         ]
     )
@@ -161,7 +200,7 @@ async def _first_actions(
         for lanes, actions in zip(lanes_by_start, drawn, strict=True)
         for lane, action in zip(lanes, actions, strict=True)
     }
-    return [by_lane[lane] for lane in range(len(starts))]
+    return [by_lane.get(lane) for lane in range(len(starts))]
 
 
 async def _draw(

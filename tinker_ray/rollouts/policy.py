@@ -110,4 +110,5 @@ def _action(sequence: SampledSequence) -> TokensWithLogprobs:
         tokens=list(sequence.tokens),
         maybe_logprobs=None if sequence.logprobs is None else list(sequence.logprobs),
         stop_reason=sequence.stop_reason,
+        sequence_id=sequence.sequence_id or None,
     )

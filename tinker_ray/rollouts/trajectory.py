@@ -22,11 +22,19 @@ Logs: TypeAlias = dict[str, str | int | float]
 
 @dataclass
 class TokensWithLogprobs:
-    """Sampled tokens, each with the logprob that the sampling policy gave it."""
+    """Sampled tokens, each with the logprob that the sampling policy gave it.
+
+    Attributes:
+        tokens: The action.
+        maybe_logprobs: None if the policy gave none.
+        stop_reason: ``length`` if the action was cut off by its limit.
+        sequence_id: The service's name for the draw; None where it gives none.
+    """
 
     tokens: list[int]
     maybe_logprobs: list[float] | None
     stop_reason: StopReason = "stop"
+    sequence_id: str | None = None
 
     @property
     def logprobs(self) -> list[float]:
@@ -55,10 +63,18 @@ class Transition:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The turns of one episode and the observation after the last of them."""
+    """The turns of one episode and the observation after the last of them.
+
+    Attributes:
+        transitions: In order.
+        final_ob: What the environment showed at the end.
+        stop_reason: Why the episode ended, where its environment says so by a metric
+            ``stop/<reason>`` of the last turn.
+    """
 
     transitions: list[Transition]
     final_ob: Observation
+    stop_reason: str | None = None
 
 
 @dataclass

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,9 +22,12 @@ from tinker_ray.rollouts import (
     run_episode,
     run_group,
 )
+from tinker_ray.rollouts.datum import from_trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tinker_ray.rollouts import Action, ActionExtra, Logs, StepResult
 
 PARAMS = RolloutParams(max_tokens=4, seed=7)
 
@@ -42,6 +46,57 @@ def test_an_episode_goes_on_until_the_environment_is_done() -> None:
     ]
     assert [t.episode_done for t in trajectory.transitions] == [False, False, True]
     assert trajectory.final_ob.to_ints() == [5, 6, 2, 101, 4, 102, 6, 103]
+
+
+@dataclass
+class LimitedEnv(CountingEnv):
+    """Is told why an action ended, and has no room for its prompt if that is long."""
+
+    heard: list[str] = field(default_factory=list)
+
+    async def initial_observation(self) -> Any:  # noqa: ANN401 - as the cookbook's
+        if len(self.prompt) > 2:
+            return TooLong(reward=-0.5, metrics={"stop/max_tokens": 1.0})
+        return await super().initial_observation()
+
+    async def step(self, action: Action, *, extra: ActionExtra | None = None) -> StepResult:
+        assert extra is not None
+        self.heard.append(extra["stop_reason"])
+        result = await super().step(action)
+        if result.episode_done:
+            result.metrics["stop/max_turns"] = 1.0
+        return result
+
+
+@dataclass
+class TooLong:
+    reward: float
+    metrics: Metrics = field(default_factory=dict)
+    logs: Logs = field(default_factory=dict)
+
+
+@dataclass
+class LimitedGroup(CountingGroup):
+    async def make_envs(self) -> Sequence[Env]:
+        return [LimitedEnv([5]), LimitedEnv([5, 6, 7]), LimitedEnv([5])]
+
+
+def test_an_environment_hears_why_an_action_ended_and_says_why_the_episode_did() -> None:
+    policy = SamplerPolicy(ScriptedSampler(echo_row), PARAMS)
+    env = LimitedEnv([5], num_turns=2)
+    trajectory = asyncio.run(run_episode(policy, env))
+    assert ["stop", "stop"] == env.heard
+    assert "max_turns" == trajectory.stop_reason
+
+
+def test_an_episode_whose_prompt_is_too_long_earns_without_an_action() -> None:
+    sampler = ScriptedSampler(echo_row)
+    group = asyncio.run(run_group(LimitedGroup([5]), SamplerPolicy(sampler, PARAMS)))
+    assert [(call.prompt, call.num_samples) for call in sampler.calls] == [([5], 2)]
+    assert [1.0, -0.5, 2.0] == group.get_total_rewards()
+    unacted = group.trajectories_G[1]
+    assert (unacted.stop_reason, unacted.transitions[0].ac.tokens) == ("max_tokens", [])
+    assert [] == from_trajectory(unacted, 1.0)
 
 
 def test_a_group_shares_one_request_for_equal_first_observations() -> None:
