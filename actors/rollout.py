@@ -1,37 +1,31 @@
 """Groups of environments on the cluster, with the sampling core in the same process.
 
-So a sample takes no hop. Knows nothing of Ray. Environments run on an event loop of their own, so
-that slow ones delay neither the samples of others nor the renewal of permits.
+So a sample takes no hop. Knows nothing of Ray. Environments run on an event loop and in threads of
+their own, so that slow ones delay neither the samples of others nor the renewal of permits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from actors.env_host import EnvHost
+from actors.env_threads import MAX_THREADS
 from actors.hosted import HostedSampling
 from tinker_ray.core.sample_check import check_request
 from tinker_ray.core.traffic import ORDINARY
-from tinker_ray.rollouts import SamplerPolicy, run_group
+from tinker_ray.rollouts import SamplerPolicy
 from tinker_ray.types import RetryConfig
 from tinker_ray.wire.request import SampleRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
     from actors.lease_keeper import Ledger
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.core.traffic import Traffic
     from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
     from tinker_ray.types import ModelInput, SampleResponse, SamplingParams, TensorData
-
-T = TypeVar("T")
-
-CLOSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,49 +101,6 @@ class HostedSampler:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sample, self._loop))
 
 
-class EnvLoop:
-    """An event loop in a thread, for users' environments."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="environments", daemon=True)
-        self._thread.start()
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there; cancelling this cancels it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    async def aclose(self) -> None:
-        """Cancel what runs and end the thread, unless an environment blocks it; idempotent."""
-        if self._thread.is_alive():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await self.run(self._cancel_all())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-
-    @staticmethod
-    async def _cancel_all() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
-
-
-async def at_once(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
-    """Run coroutines concurrently; the first failure cancels the others and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
 class RolloutActor:
     """Runs groups of environments, many at once.
 
@@ -159,12 +110,13 @@ class RolloutActor:
         name: Of the actor.
         node: Of its Ray node.
         link: The service; by default one is opened from the environment.
+        threads: How many blocking calls of environments may run at once.
 
     Raises:
         ConfigurationError: This process has no API key.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the actor's identity
         self,
         service: ServiceSpec,
         ledger: Ledger,
@@ -172,16 +124,17 @@ class RolloutActor:
         name: str = "rollout",
         node: str = "",
         link: Link | None = None,
+        threads: int = MAX_THREADS,
     ) -> None:
         self._sampling = HostedSampling(
             service, ledger, kind="rollout", actor=name, node=node, link=link
         )
         self._loop = asyncio.get_running_loop()
-        self._environments = EnvLoop()
+        self._environments = EnvHost(name, threads=threads)
 
     def __repr__(self) -> str:
         """Show what is in flight."""
-        return f"RolloutActor({self._sampling!r})"
+        return f"RolloutActor({self._sampling!r}, {self._environments!r})"
 
     async def run_group(
         self, builder: EnvGroupBuilder, sampler: SamplerRef | Sampler, attempt: Attempt
@@ -189,12 +142,13 @@ class RolloutActor:
         """Build the environments anew and run an episode in each, side by side.
 
         Raises:
-            RolloutFailedError: The environment or the sampler raised.
+            RolloutFailedError: An environment or the sampler raised, or took too long.
+            ActorLostError: So much hangs here that the worker has to be replaced.
         """
         if isinstance(sampler, SamplerRef):
             sampler = HostedSampler(self._sampling, sampler, self._loop)
         policy = SamplerPolicy(sampler, attempt.params)
-        return await self._environments.run(run_group(builder, policy, together=at_once))
+        return await self._environments.run_group(builder, policy, attempt)
 
     async def aclose(self) -> None:
         """Cancel the groups, give the permits back and close the connections; idempotent."""

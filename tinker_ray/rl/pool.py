@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from actors.rollout import at_once
+from actors.env_loop import at_once
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.rl import placement
 from tinker_ray.rl.placement import PoolWorker

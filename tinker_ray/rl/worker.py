@@ -1,33 +1,81 @@
-"""The rollout worker of this process: groups as coroutines on the caller's event loop.
+"""The rollout worker of this process: environments run beside its event loop, as in actors.
 
 Knows nothing of Ray. Invariant: a group that is cancelled leaves no task behind.
 """
 
 from __future__ import annotations
 
-from actors.rollout import at_once
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.env_host import EnvHost
+from tinker_ray.clients.sampling import SamplingClient
+from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import (
     Attempt,
     EnvGroupBuilder,
     Sampler,
     SamplerPolicy,
     TrajectoryGroup,
-    run_group,
 )
+
+if TYPE_CHECKING:
+    from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class CallersSampler:
+    """A sampler that is used on the event loop that it came from.
+
+    Attributes:
+        sampler: The sampler.
+        loop: Where it may be used.
+    """
+
+    sampler: Sampler
+    loop: asyncio.AbstractEventLoop
+
+    async def sample_async(
+        self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
+    ) -> SampleResponse:
+        """Sample there."""
+        drawing = self._draw(prompt, num_samples, sampling_params)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(drawing, self.loop))
+
+    async def _draw(
+        self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
+    ) -> SampleResponse:
+        return await self.sampler.sample_async(prompt, num_samples, sampling_params)
 
 
 class LocalWorker:
     """Runs groups in this process."""
 
+    _host: EnvHost | None = None
+
     async def run_group(
         self, builder: EnvGroupBuilder, sampler: Sampler, attempt: Attempt
     ) -> TrajectoryGroup:
-        """Run the group's episodes concurrently.
+        """Build the environments anew and run an episode in each, side by side.
 
         Raises:
-            RolloutFailedError: The environment or the sampler raised.
+            RolloutFailedError: An environment or the sampler raised, or took too long.
+            ActorLostError: So much hangs here that the worker has to be replaced.
         """
-        return await run_group(builder, SamplerPolicy(sampler, attempt.params), together=at_once)
+        if self._host is None:
+            self._host = EnvHost("the rollout worker of this process")
+        if not isinstance(sampler, SamplingClient):
+            sampler = CallersSampler(sampler, asyncio.get_running_loop())
+        policy = SamplerPolicy(sampler, attempt.params)
+        try:
+            return await self._host.run_group(builder, policy, attempt)
+        except ActorLostError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Cancel the groups; idempotent."""
+        host, self._host = self._host, None
+        if host is not None:
+            await host.aclose()

@@ -14,8 +14,9 @@ from tinker_ray.rollouts.env import (
     StepResult,
     StopCondition,
 )
-from tinker_ray.rollouts.episode import run_episode, run_group
+from tinker_ray.rollouts.episode import run_episode
 from tinker_ray.rollouts.failure import FailureKind, RolloutFailedError
+from tinker_ray.rollouts.group import run_group
 from tinker_ray.rollouts.policy import (
     Policy,
     RolloutParams,
@@ -28,12 +29,13 @@ from tinker_ray.rollouts.trajectory import (
     Logs,
     Metrics,
     Observation,
+    RolloutError,
     TokensWithLogprobs,
     Trajectory,
     TrajectoryGroup,
     Transition,
 )
-from tinker_ray.rollouts.worker import Attempt, AttemptId, RolloutWorker
+from tinker_ray.rollouts.worker import Attempt, AttemptId, RolloutWorker, Timeouts
 
 __all__ = [
     "Account",
@@ -52,6 +54,7 @@ __all__ = [
     "Observation",
     "Overflow",
     "Policy",
+    "RolloutError",
     "RolloutFailedError",
     "RolloutParams",
     "RolloutWorker",
@@ -59,6 +62,7 @@ __all__ = [
     "SamplerPolicy",
     "StepResult",
     "StopCondition",
+    "Timeouts",
     "TokensWithLogprobs",
     "Trajectory",
     "TrajectoryGroup",

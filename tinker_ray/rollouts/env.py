@@ -1,8 +1,9 @@
 """What users implement: environments and builders of groups of environments.
 
 Structurally the protocols of the Tinker cookbook: subclass them or only have the same methods.
-Knows nothing of workers or samplers. Invariant: an environment lives for one episode; a retry
-builds new ones.
+Where the protocols say ``async def``, a plain ``def`` will do as well: it may block, because it
+runs in a thread of the worker. Knows nothing of workers or samplers. Invariant: an environment
+lives for one episode; a retry builds new ones.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Env(Protocol):
     """A stateful environment for one agent and one episode.
 
     A ``step`` that has a parameter ``extra`` is told more of the action (:class:`ActionExtra`); an
-    ``initial_observation`` may return an :class:`Overflow`.
+    ``initial_observation`` may return an :class:`Overflow`. If there is a method ``cleanup`` or
+    else ``close``, it is called when the group has been graded, or has failed.
     """
 
     async def initial_observation(self) -> tuple[Observation, StopCondition]:
@@ -92,7 +94,7 @@ class EnvGroupBuilder(Protocol):
     """Makes the environments of one group, whose returns are compared with one another.
 
     A builder travels to the worker that runs the group: it holds plain values and pickles. If it
-    has a method ``async def cleanup(self)``, that runs after the group, whatever became of it.
+    has a method ``cleanup``, that is called after the group, whatever became of it.
     """
 
     async def make_envs(self) -> Sequence[Env]:

@@ -1,127 +1,227 @@
-"""Episodes and groups of them: observation, action, step, until the environment is done.
+"""Episodes: observation, action, step, until the environment is done; each stage in its time.
 
-Knows nothing of event loops: how many coroutines are run at once is an argument. Invariant:
-episodes of a group that begin with the same observation share one sampling request for their first
-action.
+Knows nothing of event loops or threads: a host carries the calls out. Invariant: what leaves here
+is a trajectory or a :class:`RolloutFailedError` that names the stage.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinker_ray.errors import TinkerError
 from tinker_ray.rollouts.env import ActionExtra
-from tinker_ray.rollouts.failure import RolloutFailedError, as_rollout_failure, describe
+from tinker_ray.rollouts.failure import (
+    FailureKind,
+    RolloutFailedError,
+    as_rollout_failure,
+    describe,
+)
+from tinker_ray.rollouts.host import ONE_BY_ONE, Host, LimitReachedError
 from tinker_ray.rollouts.trajectory import (
+    Metrics,
     Observation,
     TokensWithLogprobs,
     Trajectory,
-    TrajectoryGroup,
     Transition,
 )
+from tinker_ray.rollouts.worker import UNLIMITED, Timeouts
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 from tinker_ray.types import ModelInput
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from tinker_ray.rollouts.env import Env, EnvGroupBuilder, Overflow, Start, StopCondition
+    from tinker_ray.rollouts.env import Env, Overflow, Start, StepResult, StopCondition
     from tinker_ray.rollouts.policy import Policy
-    from tinker_ray.rollouts.trajectory import Metrics
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 STOP_METRIC = "stop/"
 """Begins the metric by which an environment says why an episode ended: ``stop/max_turns``."""
 
 
-class Together(Protocol):
-    """Runs coroutines, at once or one by one, and returns their results in the given order."""
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Carries out the stages of a group, each in its time and with its failures named.
 
-    async def __call__(self, coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
-        """Return all results; after the first failure cancel the others and raise it."""
-        ...
+    Attributes:
+        policy: Draws the actions.
+        host: Carries out the calls.
+        timeouts: How long they may take.
+    """
 
+    policy: Policy
+    host: Host = ONE_BY_ONE
+    timeouts: Timeouts = UNLIMITED
 
-async def one_by_one(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
-    """Run coroutines in turn."""
-    results: list[T] = []
-    waiting = list(coroutines)
-    try:
-        while waiting:
-            results.append(await waiting.pop(0))
-    finally:
-        for coroutine in waiting:
-            coroutine.close()
-    return results
+    async def ask(
+        self,
+        stage: str,
+        method: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401 - of the user's method
+        limit_s: float | None,
+        **keywords: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Call a method of the user's.
+
+        Raises:
+            RolloutFailedError: It raised, or took too long.
+        """
+        try:
+            return await self.host.call(method, *arguments, limit_s=limit_s, **keywords)
+        except TinkerError as error:  # an environment that calls the service itself
+            raise as_rollout_failure(error, stage=stage) from error
+        except LimitReachedError as error:
+            raise _out_of_time(stage, error) from None
+        except (Exception, SystemExit) as error:  # the border to the user's code
+            raise RolloutFailedError(
+                kind="environment", stage=stage, detail=describe(error)
+            ) from error
+
+    async def first_observation(self, env: Env) -> Start:
+        """Ask an environment how it begins."""
+        limit_s = self.timeouts.setup_s
+        start: Start = await self.ask(
+            "initial_observation", env.initial_observation, limit_s=limit_s
+        )
+        return start
+
+    async def draw(
+        self,
+        prompt: tuple[Observation, StopCondition],
+        *,
+        turn: int,
+        lane: int,
+        num_samples: int = 1,
+    ) -> list[TokensWithLogprobs]:
+        """Draw actions.
+
+        Raises:
+            RolloutFailedError: The sampler raised, or took too long.
+        """
+        work = self.policy.act(*prompt, num_samples=num_samples, turn=turn, lane=lane)
+        try:
+            return await self._limited(work, self.timeouts.sampling_s)
+        except LimitReachedError as error:
+            raise _out_of_time("sample", error) from None
+        except Exception as error:  # the border to whatever samples
+            raise as_rollout_failure(error, stage="sample") from error
+
+    async def step(self, env: Env, action: TokensWithLogprobs) -> StepResult:
+        """Let an environment answer an action."""
+        limit_s = self.timeouts.step_s
+        tells_more = takes_extra(type(env))
+        extra = {"extra": ActionExtra(stop_reason=action.stop_reason)} if tells_more else {}
+        result: StepResult = await self.ask(
+            "step", env.step, action.tokens, limit_s=limit_s, **extra
+        )
+        return result
+
+    async def episode(
+        self, env: Env, start: Start, action: TokensWithLogprobs | None = None, lane: int = 0
+    ) -> Trajectory:
+        """Run an episode to its end.
+
+        Args:
+            env: A fresh environment.
+            start: How it begins.
+            action: The action of the first turn, if already drawn.
+            lane: The episode's place in its group.
+
+        Raises:
+            RolloutFailedError: The environment or the policy raised, or something took too long.
+        """
+        with span(names.ROLLOUT_EPISODE, attributes={names.EPISODE: lane}):
+            if not isinstance(start, tuple):
+                return _without_a_turn(start)
+            turns = self._take_turns(env, start, action, lane)
+            try:
+                return await self._limited(turns, self.timeouts.episode_s)
+            except LimitReachedError as error:
+                raise _out_of_time("episode", error) from None
+
+    async def _take_turns(
+        self,
+        env: Env,
+        start: tuple[Observation, StopCondition],
+        action: TokensWithLogprobs | None,
+        lane: int,
+    ) -> Trajectory:
+        observation, stop = start
+        transitions: list[Transition] = []
+        while True:
+            turn = len(transitions)
+            if action is None:
+                [action] = await self.draw((observation, stop), turn=turn, lane=lane)
+            with span(names.ENV_STEP, attributes={names.TURN: turn}):
+                result = await self.step(env, action)
+            transitions.append(
+                Transition(
+                    ob=observation,
+                    ac=action,
+                    reward=result.reward,
+                    episode_done=result.episode_done,
+                    metrics=result.metrics,
+                    logs=result.logs,
+                )
+            )
+            observation, stop, action = result.next_observation, result.next_stop_condition, None
+            if result.episode_done:
+                return Trajectory(transitions, observation, _stop_reason(result.metrics))
+
+    async def _limited(self, work: Awaitable[T], limit_s: float | None) -> T:
+        return await (work if limit_s is None else self.host.within(work, limit_s))
 
 
 async def run_episode(
-    policy: Policy,
-    env: Env,
-    *,
-    start: Start | None = None,
-    first_action: TokensWithLogprobs | None = None,
-    lane: int = 0,
+    policy: Policy, env: Env, *, host: Host = ONE_BY_ONE, timeouts: Timeouts = UNLIMITED
 ) -> Trajectory:
-    """Run one episode to its end.
+    """Run one episode, from its first observation on.
 
     Args:
         policy: Draws the actions.
         env: A fresh environment.
-        start: Its initial observation and stop condition (or the lack of them), if already asked
-            for.
-        first_action: The action of the first turn, if already drawn.
-        lane: The episode's place in its group.
+        host: Carries out the calls; by default here, one by one and without time limits.
+        timeouts: How long each stage may take.
 
     Raises:
-        RolloutFailedError: The environment or the policy raised.
+        RolloutFailedError: The environment or the policy raised, or something took too long.
     """
-    with span(names.ROLLOUT_EPISODE, attributes={names.EPISODE: lane}):
-        start = start or await _first_observation(env)
-        if not isinstance(start, tuple):
-            return _unacted(start)
-        return await _take_turns(policy, env, start, first_action, lane)
+    stages = Stages(policy, host, timeouts)
+    return await stages.episode(env, await stages.first_observation(env))
 
 
-async def _take_turns(
-    policy: Policy,
-    env: Env,
-    start: tuple[Observation, StopCondition],
-    action: TokensWithLogprobs | None,
-    lane: int,
-) -> Trajectory:
-    observation, stop = start
-    transitions: list[Transition] = []
-    tells_more = _takes_extra(env)
-    while True:
-        if action is None:
-            [action] = await _draw(policy, (observation, stop), turn=len(transitions), lane=lane)
-        with span(names.ENV_STEP, attributes={names.TURN: len(transitions)}):
-            more = {"extra": ActionExtra(stop_reason=action.stop_reason)} if tells_more else {}
-            result = await _ask("step", env.step, action.tokens, **more)
-        transitions.append(
-            Transition(
-                ob=observation,
-                ac=action,
-                reward=result.reward,
-                episode_done=result.episode_done,
-                metrics=result.metrics,
-                logs=result.logs,
-            )
-        )
-        observation, stop, action = result.next_observation, result.next_stop_condition, None
-        if result.episode_done:
-            return Trajectory(transitions, observation, _stop_reason(result.metrics))
+@functools.lru_cache(maxsize=256)
+def takes_extra(kind: type[Any]) -> bool:
+    """Tell whether the environments of a class want to know more of an action than its tokens."""
+    try:
+        parameters = inspect.signature(kind.step).parameters.values()
+    except (AttributeError, TypeError, ValueError):  # no method that can be looked at
+        return False
+    return any(
+        parameter.name == "extra" and parameter.kind is not parameter.POSITIONAL_ONLY
+        for parameter in parameters
+    )
 
 
-def _unacted(overflow: Overflow) -> Trajectory:
-    """Make an episode of one turn without tokens: it earns, but nothing is learnt from it."""
-    nothing = ModelInput.from_ints([])
-    turn = Transition(
+def _out_of_time(stage: str, error: LimitReachedError) -> RolloutFailedError:
+    kind: FailureKind = "stall" if error.hangs else "timeout"
+    return RolloutFailedError(kind=kind, stage=stage, detail=str(error))
+
+
+def _stop_reason(metrics: Metrics) -> str | None:
+    found = (name.removeprefix(STOP_METRIC) for name in metrics if name.startswith(STOP_METRIC))
+    return next(found, None)
+
+
+def _without_a_turn(overflow: Overflow) -> Trajectory:
+    """Make the trajectory of an episode whose first prompt would have been too long."""
+    nothing = ModelInput.empty()
+    end = Transition(
         ob=nothing,
         ac=TokensWithLogprobs([], []),
         reward=overflow.reward,
@@ -129,100 +229,4 @@ def _unacted(overflow: Overflow) -> Trajectory:
         metrics=overflow.metrics,
         logs=overflow.logs,
     )
-    return Trajectory([turn], nothing, _stop_reason(overflow.metrics))
-
-
-def _takes_extra(env: Env) -> bool:
-    try:
-        return "extra" in inspect.signature(env.step).parameters
-    except (TypeError, ValueError):  # callables that do not tell
-        return False
-
-
-def _stop_reason(metrics: Metrics) -> str | None:
-    marks = (key for key in metrics if key.startswith(STOP_METRIC))
-    return next((mark.removeprefix(STOP_METRIC) for mark in marks), None)
-
-
-async def run_group(
-    builder: EnvGroupBuilder, policy: Policy, *, together: Together = one_by_one
-) -> TrajectoryGroup:
-    """Build a group's environments, run an episode in each and ask for the group's rewards.
-
-    Raises:
-        RolloutFailedError: The environment or the policy raised.
-    """
-    try:
-        envs = await _ask("make_envs", builder.make_envs)
-        starts = await together([_first_observation(env) for env in envs])
-        actions = await _first_actions(policy, starts, together)
-        trajectories = await together(
-            [
-                run_episode(policy, env, start=start, first_action=action, lane=lane)
-                for lane, (env, start, action) in enumerate(zip(envs, starts, actions, strict=True))
-            ]
-        )
-        rewards = await _ask(
-            "compute_group_rewards", builder.compute_group_rewards, trajectories, envs
-        )
-    finally:
-        cleanup = getattr(builder, "cleanup", None)
-        if cleanup is not None:
-            await _ask("cleanup", cleanup)
-    return TrajectoryGroup(
-        trajectories, [reward for reward, _ in rewards], [metrics for _, metrics in rewards]
-    )
-
-
-async def _first_observation(env: Env) -> Start:
-    return await _ask("initial_observation", env.initial_observation)
-
-
-async def _first_actions(
-    policy: Policy, starts: Sequence[Start], together: Together
-) -> list[TokensWithLogprobs | None]:
-    prompts = {lane: start for lane, start in enumerate(starts) if isinstance(start, tuple)}
-    lanes_by_start: list[list[int]] = []
-    for lane, prompt in prompts.items():
-        lanes = next((lanes for lanes in lanes_by_start if prompts[lanes[0]] == prompt), None)
-        if lanes is None:
-            lanes_by_start.append([lane])
-        else:
-            lanes.append(lane)
-    drawn = await together(
-        [
-            _draw(policy, prompts[lanes[0]], turn=0, lane=lanes[0], num_samples=len(lanes))
-            for lanes in lanes_by_start
-        ]
-    )
-    by_lane = {
-        lane: action
-        for lanes, actions in zip(lanes_by_start, drawn, strict=True)
-        for lane, action in zip(lanes, actions, strict=True)
-    }
-    return [by_lane.get(lane) for lane in range(len(starts))]
-
-
-async def _draw(
-    policy: Policy,
-    prompt: tuple[Observation, StopCondition],
-    *,
-    turn: int,
-    lane: int,
-    num_samples: int = 1,
-) -> list[TokensWithLogprobs]:
-    try:
-        return await policy.act(*prompt, num_samples=num_samples, turn=turn, lane=lane)
-    except Exception as error:  # the border to whatever samples
-        raise as_rollout_failure(error, stage="sample") from error
-
-
-async def _ask(
-    stage: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    try:
-        return await method(*args, **kwargs)
-    except TinkerError as error:  # an environment that calls the service itself
-        raise as_rollout_failure(error, stage=stage) from error
-    except Exception as error:  # the border to the user's code
-        raise RolloutFailedError(kind="environment", stage=stage, detail=describe(error)) from error
+    return Trajectory([end], nothing, _stop_reason(overflow.metrics))

@@ -18,9 +18,10 @@ from tinker_ray.errors import (
     TinkerError,
 )
 
-FailureKind: TypeAlias = Literal["infrastructure", "environment", "request"]
+FailureKind: TypeAlias = Literal["infrastructure", "environment", "request", "timeout", "stall"]
 """``infrastructure``: the same group may well succeed elsewhere; ``environment``: the user's code
-raised; ``request``: the service refused what was asked of it, and would again."""
+raised; ``request``: the service refused what was asked of it, and would again; ``timeout``: a stage
+took longer than it may and was stopped; ``stall``: it could not even be stopped."""
 
 DETAIL_LIMIT_CHARACTERS = 400
 

@@ -77,6 +77,19 @@ class Trajectory:
     stop_reason: str | None = None
 
 
+@dataclass(frozen=True)
+class RolloutError:
+    """Why an episode is missing from its group.
+
+    Attributes:
+        error_type: The class of the failure, such as ``environment`` or ``timeout``.
+        error_message: What happened, and at what stage.
+    """
+
+    error_type: str
+    error_message: str
+
+
 @dataclass
 class TrajectoryGroup:
     """The trajectories of one group of environments.
@@ -85,11 +98,18 @@ class TrajectoryGroup:
         trajectories_G: One per environment.
         final_rewards_G: What the group builder gave at the end, on top of the rewards of the steps.
         metrics_G: What the group builder measured.
+        rollout_errors: Why episodes were left out; one for each that is missing.
     """
 
     trajectories_G: list[Trajectory]  # noqa: N815 - shape suffix
     final_rewards_G: list[float]  # noqa: N815 - shape suffix
     metrics_G: list[Metrics]  # noqa: N815 - shape suffix
+    rollout_errors: list[RolloutError] = field(default_factory=list)
+
+    @property
+    def num_failed(self) -> int:
+        """Episodes that did not come to their end and were left out."""
+        return len(self.rollout_errors)
 
     def get_total_rewards(self) -> list[float]:
         """Return each trajectory's return: the rewards of its steps plus its final reward."""

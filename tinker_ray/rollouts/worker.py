@@ -24,6 +24,30 @@ class AttemptId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each stage of a group may take, in seconds; None for as long as it likes.
+
+    Attributes:
+        setup_s: Making the environments, and the first observation of each.
+        sampling_s: Drawing one action.
+        step_s: One step of an environment.
+        grading_s: The rewards of the group.
+        episode_s: All turns of one episode.
+        group_s: All of it, as the pool sees it.
+    """
+
+    setup_s: float | None = None
+    sampling_s: float | None = None
+    step_s: float | None = None
+    grading_s: float | None = None
+    episode_s: float | None = None
+    group_s: float | None = None
+
+
+UNLIMITED = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at one group.
 
@@ -31,11 +55,16 @@ class Attempt:
         id: Which one.
         params: How its actions are drawn; the seed is that of the group.
         carrier: The trace that the work belongs to.
+        timeouts: How long its stages may take.
+        min_episodes: How many episodes have to come to their end for the group to count; None
+            wants all of them.
     """
 
     id: AttemptId
     params: RolloutParams
     carrier: Carrier = field(default_factory=dict)
+    timeouts: Timeouts = UNLIMITED
+    min_episodes: int | None = None
 
 
 class RolloutWorker(Protocol):

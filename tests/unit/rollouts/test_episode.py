@@ -200,3 +200,16 @@ def test_a_builder_that_defines_only_make_envs_inherits_the_rest() -> None:
     group = asyncio.run(run_group(Minimal(), SamplerPolicy(ScriptedSampler(echo_row), PARAMS)))
     assert (group.final_rewards_G, group.metrics_G) == ([0.0, 0.0], [{}, {}])
     assert Minimal().logging_tags() == []
+
+
+def test_rewards_that_do_not_match_the_episodes_are_the_builders_failure() -> None:
+    class Sloppy(CountingGroup):
+        async def compute_group_rewards(
+            self, trajectory_group: list[Trajectory], env_group: Sequence[Env]
+        ) -> list[tuple[float, Metrics]]:
+            rewards = await super().compute_group_rewards(trajectory_group, env_group)
+            return rewards[:1]
+
+    policy = SamplerPolicy(ScriptedSampler(echo_row), PARAMS)
+    with pytest.raises(RolloutFailedError, match="1 rewards for 2 trajectories"):
+        asyncio.run(run_group(Sloppy([5], size=2), policy))
