@@ -3,7 +3,8 @@
 Knows neither actors nor HTTP: nothing here does I/O or reads a clock, the time is always an
 argument (seconds on any monotonic clock, one for each process). Actors carry the messages between
 one :class:`ClusterLimits` and the :class:`HolderLimits` of each process; a single process uses
-:class:`LocalLimits`, which is both. :class:`SpendBudget` keeps to what a run may cost.
+:class:`LocalLimits`, which is both. In the same way :class:`SpendLedger` and :class:`SpendShare`
+keep to what a run may cost.
 """
 
 from tinker_ray.limits.backoff import Backoff, BackoffNotice, Open, Paused, Throttled
@@ -16,7 +17,9 @@ from tinker_ray.limits.local import LocalLimits
 from tinker_ray.limits.permit import PermitLedger
 from tinker_ray.limits.queue import FairQueue, Stage, Ticket
 from tinker_ray.limits.share import Want
-from tinker_ray.limits.spend import Price, Reservation, Spend, SpendBudget
+from tinker_ray.limits.spend import Budget, Price, Spend
+from tinker_ray.limits.spend_ledger import SpendClaim, SpendGrant, SpendLedger
+from tinker_ray.limits.spend_share import Reservation, SpendShare, Standing
 from tinker_ray.limits.statement import Ruling, Statement
 from tinker_ray.limits.window import Window
 
@@ -24,6 +27,7 @@ __all__ = [
     "UNLIMITED",
     "Backoff",
     "BackoffNotice",
+    "Budget",
     "ByteBudget",
     "Claim",
     "ClusterLimits",
@@ -39,8 +43,12 @@ __all__ = [
     "Reservation",
     "Ruling",
     "Spend",
-    "SpendBudget",
+    "SpendClaim",
+    "SpendGrant",
+    "SpendLedger",
+    "SpendShare",
     "Stage",
+    "Standing",
     "Statement",
     "Terms",
     "Throttled",
