@@ -203,7 +203,7 @@ class Run:
             self.samples.append((share, share.join("m", prompt, most, now), prompt, most))
         if claim := share.poll(now):
             self.claims += [(share, claim)] * self.random.choice([0, 1, 1, 1, 2])
-        if chance() < 0.1:
+        if chance() < 0.4:
             share.reconnect(now)
         if chance() < 0.05:
             self.ledger = SpendLedger(self.ledger.limit, self.ledger.accounts)
@@ -214,11 +214,11 @@ class Run:
             self.end(*self.pick(self.samples))
 
     def carry(self, now: float) -> None:
-        if self.claims and self.random.random() < 0.8:
+        if self.claims and self.random.random() < 0.6:
             sender, claim = self.pick(self.claims)
             grant = self.ledger.claim(claim)
             self.grants += [(sender, grant)] * self.random.choice([0, 1, 1, 1, 2])
-        if self.grants and self.random.random() < 0.8:
+        if self.grants and self.random.random() < 0.6:
             receiver, grant = self.pick(self.grants)
             receiver.apply(grant, now)
 
@@ -232,12 +232,12 @@ class Run:
         return items.pop(self.random.randrange(len(items)))
 
 
-@given(seed=st.integers(0, 10**6), limit=st.integers(0, 2000), num_shares=st.integers(1, 4))
+@given(seed=st.integers(0, 10**6), limit=st.integers(50, 500), num_shares=st.integers(2, 4))
 def test_no_more_is_spent_than_allowed_whatever_becomes_of_messages(
     seed: int, limit: int, num_shares: int
 ) -> None:
     run = Run(seed, limit, num_shares)
-    for number in range(120):
+    for number in range(300):
         run.step(number * 0.3)
         held = sum((one.spent + one.reserved for one in run.shares), Spend())
         assert held.fits(run.ledger.limit)
