@@ -7,12 +7,14 @@ and everything else end with the owner.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.crew import Crew
 from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
 from actors.starting import ClusterOptions, Starter, own_node
+from tinker_ray.budget import from_plain
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.session import SessionCore
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tinker_ray.config import Settings
     from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle
+    from tinker_ray.limits import Spend
 
 
 class AttachedRuntime:
@@ -63,6 +66,7 @@ class AttachedRuntime:
             settings: The service, with this process's own credential.
             reference: As :meth:`actors.runtime.ClusterRuntime.reference` describes it.
         """
+        service = replace(service, budget=from_plain(reference["budget"]))
         prefix = f"{secrets.token_hex(4)}-"
         starter = Starter(service, reference["namespace"], ClusterOptions(), prefix)
         to_session = SessionHandle(starter.find(starter.full_name("session")))
@@ -75,6 +79,15 @@ class AttachedRuntime:
             ActorLostError: The session's owner is gone.
         """
         return await self.session.number(kind)
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the samples of the session to cost more, on the whole cluster.
+
+        Raises:
+            ConfigurationError: It has no budget.
+            ActorLostError: The session's actor is dead for good.
+        """
+        await self.session.raise_budget(limit)
 
     async def open_training(self, model: ModelHandle) -> TrainingHandle:
         """Start the actor that owns a model's operations; it ends with this process."""

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.lease_keeper import HolderInfo, LeaseKeeper
 from tinker_ray.core.flags import FlagsRefresh
 from tinker_ray.core.sampling import SamplingCore
+from tinker_ray.core.session_calls import base_model_of
+from tinker_ray.core.spending import Spending
 from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.errors import StaleHandleError, TinkerError
+from tinker_ray.limits import SpendShare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +74,7 @@ class HostedSampling:
             self._link,
             self.keeper.admission,
             clone=self.clone,
+            spending=self._spending(service, ledger),
         )
         self._refresh = FlagsRefresh(self._link)
         self._refresh.start()
@@ -113,6 +118,12 @@ class HostedSampling:
         await self.core.aclose()
         await self.keeper.aclose()
         await self._link.aclose()
+
+    def _spending(self, service: ServiceSpec, ledger: Ledger) -> Spending | None:
+        if service.budget is None:
+            return None
+        share = SpendShare(self.keeper.info.holder, service.budget)
+        return Spending(share, ledger, self._link.clock, partial(base_model_of, self._link))
 
     def _fail(self, error: TinkerError) -> None:
         self._failure = error

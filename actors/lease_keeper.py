@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any
 
-    from tinker_ray.limits import BackoffNotice, Claim, Grant
+    from tinker_ray.limits import BackoffNotice, Claim, Grant, SpendClaim, SpendGrant
     from tinker_ray.transport.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,10 @@ class Ledger(Protocol):
 
     async def report(self, pause: BackoffNotice) -> None:
         """Take in that the service pushed back."""
+        ...
+
+    async def claim_spend(self, claim: SpendClaim) -> SpendGrant:
+        """Answer a claim on the run's budget."""
         ...
 
 

@@ -19,6 +19,7 @@ from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
 from actors.service import ServiceSpec, check_reach
 from actors.starting import ClusterOptions, Starter, living_nodes, own_node
+from tinker_ray.budget import to_plain
 from tinker_ray.core.connection import connect
 from tinker_ray.core.runtime import FINISH_S
 from tinker_ray.core.session import SessionCore, create_session
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tinker_ray.config import Settings
     from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle
+    from tinker_ray.limits import Spend
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +123,15 @@ class ClusterRuntime:
         """
         return await self.session.number(kind)
 
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the samples of the session to cost more, on the whole cluster.
+
+        Raises:
+            ConfigurationError: It has no budget.
+            ActorLostError: The session's actor is dead for good.
+        """
+        await self.session.raise_budget(limit)
+
     async def open_training(self, model: ModelHandle) -> TrainingHandle:
         """Start the actor that owns a model's operations."""
         return self._crew.open_training(model)
@@ -150,6 +161,7 @@ class ClusterRuntime:
             "address": ray.get_runtime_context().gcs_address,
             "namespace": self._starter.namespace,
             "samplers": [sampler.name for sampler in self._samplers],
+            "budget": to_plain(self._starter.service.budget),
         }
 
     async def aclose(self, reason: str = "success", detail: str | None = None) -> None:

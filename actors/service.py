@@ -20,6 +20,7 @@ from tinker_ray.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tinker_ray.budget import Budget
     from tinker_ray.config import EngineProcess
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -58,6 +59,7 @@ class ServiceSpec:
         report: Whether the service is told of errors.
         engine: Its process, if this run's own launcher knows it.
         headers: Sent with every request; none that may be secret.
+        budget: What its samples may cost.
     """
 
     base_url: str
@@ -67,6 +69,7 @@ class ServiceSpec:
     report: bool = False
     engine: EngineProcess | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    budget: Budget | None = None
 
     @classmethod
     def of(cls, settings: Settings, session_id: str, flags: ServerFlags) -> ServiceSpec:
@@ -83,6 +86,7 @@ class ServiceSpec:
             report=settings.report,
             engine=settings.engine,
             headers=settings.shareable_headers(),
+            budget=settings.budget,
         )
 
     def settings(self) -> Settings:

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 from actors.counters import Counters
 from actors.journal import MemoryJournal, Record
 from actors.lease_keeper import HolderInfo, News, Reply
+from actors.shared_budget import SharedBudget
 from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.reporter import Reporter
+from tinker_ray.core.spending import NO_BUDGET
+from tinker_ray.errors import ConfigurationError
 from tinker_ray.limits import Backoff, PermitLedger
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.core.session import ModelHandle
-    from tinker_ray.limits import BackoffNotice, Claim, Grant
+    from tinker_ray.limits import BackoffNotice, Claim, Grant, Spend, SpendClaim, SpendGrant
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -80,8 +83,11 @@ class SessionActor:
         self._link = link or service.open_link()
         self._session = service.open_session(self._link)
         self._clock = self._link.clock
-        record = Record(journal or MemoryJournal(), f"{service.session_id}/counters", self._clock)
+        journal = journal or MemoryJournal()
+        record = Record(journal, f"{service.session_id}/counters", self._clock)
         self._counters = Counters(record)
+        record = Record(journal, f"{service.session_id}/budget", self._clock)
+        self._budget = SharedBudget(service.budget, record) if service.budget else None
         now = self._clock.now()
         self._ledger = PermitLedger(limit, restarted_at=now if restarted else None)
         self._backoff = Backoff(random.random)
@@ -248,6 +254,31 @@ class SessionActor:
             for holder in self._holders.values():
                 holder.news.set()
 
+    # --- budget ---------------------------------------------------------------------------------
+
+    async def claim_spend(self, claim: SpendClaim) -> SpendGrant:
+        """Answer a claim on the run's budget.
+
+        Raises:
+            ConfigurationError: There is none.
+            OSError: The answer could not be written down.
+        """
+        return await self._required_budget().claim(claim)
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the run to cost more; a repetition changes nothing.
+
+        Raises:
+            ConfigurationError: It has no budget.
+            OSError: It could not be written down.
+        """
+        await self._required_budget().raise_to(limit)
+
+    def _required_budget(self) -> SharedBudget:
+        if self._budget is None:
+            raise ConfigurationError(NO_BUDGET)
+        return self._budget
+
     # --- inventory ------------------------------------------------------------------------------
 
     async def announce(self, model_id: str) -> None:
@@ -267,6 +298,7 @@ class SessionActor:
             "permits_leased": self._ledger.leased,
             "permits_in_use": self._ledger.in_use,
             "pause_s": max(self._backoff.notice(now).pause_s, 0.0),
+            "budget": self._budget.describe() if self._budget else None,
         }
 
     async def aclose(self) -> None:
@@ -277,6 +309,8 @@ class SessionActor:
         if self._reporter is not None:
             await self._reporter.aclose()
         await self._counters.close()
+        if self._budget is not None:
+            await self._budget.close()
         await self._link.aclose()
 
     def _notify(self) -> None:

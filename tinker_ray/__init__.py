@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tinker_ray import auth, types
+from tinker_ray.budget import Budget, Price
 from tinker_ray.errors import (
     ActorLostError,
     APIConnectionError,
@@ -127,6 +128,7 @@ __all__ = [
     "BackcompatTrainingClientFuture",
     "BadRequestError",
     "BillingError",
+    "Budget",
     "BudgetExceededError",
     "Checkpoint",
     "CheckpointType",
@@ -156,6 +158,7 @@ __all__ = [
     "PerDatumLossFn",
     "PermissionDeniedError",
     "PoisonedClientError",
+    "Price",
     "PromptProvenanceSpan",
     "RateLimitError",
     "RequestFailedError",

@@ -20,6 +20,8 @@ from tinker_ray.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tinker_ray.budget import Budget
+
 Mode = Literal["auto", "local", "cluster"]
 MODES: tuple[Mode, ...] = ("auto", "local", "cluster")
 
@@ -103,6 +105,7 @@ class Settings:
         timeout_s: For requests without a timeout of their own; None takes 60 s.
         max_retries: Quick repetitions of a request; None takes 10.
         engine: The process behind ``base_url`` if that is an embedded engine.
+        budget: What the samples of a session may cost.
     """
 
     api_key: Secret | None = None
@@ -120,6 +123,7 @@ class Settings:
     timeout_s: float | None = None
     max_retries: int | None = None
     engine: EngineProcess | None = None
+    budget: Budget | None = None
 
     @classmethod
     def from_env(  # noqa: PLR0913 - upstream's options of a client

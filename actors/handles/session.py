@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinker_ray.config import Secret
     from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle, SessionCore
-    from tinker_ray.limits import BackoffNotice, Claim
+    from tinker_ray.limits import BackoffNotice, Claim, Spend, SpendClaim, SpendGrant
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -235,6 +235,24 @@ class SessionHandle:
             ActorLostError: The session's actor is dead for good.
         """
         await self._again("report", pause, traced=False)
+
+    async def claim_spend(self, claim: SpendClaim) -> SpendGrant:
+        """Claim more of the run's budget.
+
+        Raises:
+            ActorLostError: The session's actor died over it.
+        """
+        grant: SpendGrant = await self.remote.call("claim_spend", claim)
+        return grant
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the run to cost more.
+
+        Raises:
+            ConfigurationError: It has no budget.
+            ActorLostError: The session's actor is dead for good.
+        """
+        await self._again("raise_budget", limit)
 
     async def announce(self, model_id: str) -> None:
         """Tell that a training actor lives.

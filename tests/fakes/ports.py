@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tinker_ray.config import Secret
     from tinker_ray.core.operation import Operation, OperationResult
     from tinker_ray.core.port import NumberKind
+    from tinker_ray.limits import Spend
     from tinker_ray.types import LoraConfig, OptimizerConfig, RetryConfig, TelemetryEvent
     from tinker_ray.wire.request import SampleRequest
 
@@ -165,6 +166,10 @@ class FakeRuntime:
         """Tell what was set, and remember the question."""
         self.calls.append(("reference", creates))
         return self.cluster
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Remember it."""
+        self.calls.append(("raise_budget", limit))
 
     async def open_training(self, model: ModelHandle) -> FakeTrainingPort:
         """Make a port."""

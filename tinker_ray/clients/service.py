@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from tinker_ray.clients import copies
@@ -15,11 +16,13 @@ from tinker_ray.clients.options import settings_of
 from tinker_ray.clients.rest import RestClient
 from tinker_ray.clients.sampler_making import open_sampler
 from tinker_ray.clients.session import ClientSession
+from tinker_ray.limits.spend import Spend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from tinker_ray.budget import Budget
     from tinker_ray.clients.loss_handle import LossHandle, PerDatumLossFn
     from tinker_ray.clients.sampling import SamplingClient
     from tinker_ray.clients.telemetry import Telemetry
@@ -53,6 +56,7 @@ class ServiceClient(ModelMaking):
         api_key: Else ``TINKER_API_KEY``, else a credential command or a stored key.
         default_headers_overrides: Sent with every request. Only those whose names do not look
             secret reach other processes.
+        budget: What the samples of the session may cost, on all processes of a cluster together.
         kwargs: Of the older generation: ``timeout`` in seconds, ``max_retries`` of one request,
             ``default_headers`` and ``default_query``. Others are ignored, with a warning.
 
@@ -69,6 +73,7 @@ class ServiceClient(ModelMaking):
         base_url: str | None = None,
         api_key: str | None = None,
         default_headers_overrides: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
         **kwargs: Any,  # noqa: ANN401 - see above
     ) -> None:
         settings = settings_of(
@@ -78,6 +83,7 @@ class ServiceClient(ModelMaking):
             default_headers_overrides=default_headers_overrides,
             **kwargs,
         )
+        settings = replace(settings, budget=budget)
         self._adopt(ClientSession(settings, user_metadata, display_name=display_name))
 
     @classmethod
@@ -153,6 +159,25 @@ class ServiceClient(ModelMaking):
         """Close, and tell the service how it ended."""
         detail = exc_type.__name__ if exc_type else None
         await self.close_async(_status(exc_type), detail)
+
+    def raise_budget(
+        self, *, max_tokens: int | None = None, max_cost: float | None = None
+    ) -> APIFuture[None]:
+        """Allow the samples of the session to cost more; those that wait for it go on.
+
+        Args:
+            max_tokens: In all, since the session began; None leaves it, as does a lower number.
+            max_cost: The same of money.
+
+        Raises:
+            ConfigurationError: The session has no budget.
+        """
+        limit = Spend(max_tokens or 0, max_cost or 0.0)
+
+        async def raise_it() -> None:
+            await (await self._session.runtime()).raise_budget(limit)
+
+        return APIFuture.start(raise_it())
 
     # --- other clients --------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.session import ModelHandle
     from tinker_ray.core.traffic import Traffic
+    from tinker_ray.limits import Spend
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -165,6 +166,10 @@ class Runtime(Protocol):
 
     async def number(self, kind: NumberKind) -> int:
         """Issue the next number of a kind of things; no two processes get the same one."""
+        ...
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the samples of the session to cost more, in all."""
         ...
 
     async def open_training(self, model: ModelHandle) -> TrainingPort:

@@ -18,6 +18,7 @@ from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.reporter import Reporter
 from tinker_ray.core.sampling import CLONE_STRIDE, SamplingCore
 from tinker_ray.core.session import SessionCore, create_session
+from tinker_ray.core.spending import NO_BUDGET, LocalSpend
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import ConfigurationError, TinkerError
 from tinker_ray.limits.backoff import Backoff
@@ -26,11 +27,14 @@ from tinker_ray.limits.budget import ByteBudget
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tinker_ray.budget import Budget
     from tinker_ray.config import Settings
     from tinker_ray.core.flags import ServerFlags
     from tinker_ray.core.link import Link
     from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle
+    from tinker_ray.core.spending import Spending
+    from tinker_ray.limits import Spend
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +42,18 @@ FINISH_S = 10.0
 """How long closing waits for a service that does not answer; its session then expires."""
 
 
-def sampling_core(link: Link, *, clone: int = 0, **admission: Any) -> SamplingCore:  # noqa: ANN401
-    """Make a sampling core; keyword arguments go to :class:`Admission`."""
+def sampling_core(
+    link: Link,
+    *,
+    clone: int = 0,
+    spending: Spending | None = None,
+    **admission: Any,  # noqa: ANN401
+) -> SamplingCore:
+    """Make a sampling core; other keyword arguments go to :class:`Admission`."""
     backoff = Backoff(random.random)
-    budget = ByteBudget(link.flags.sample_bytes)
-    return SamplingCore(link, Admission(link.clock, backoff, budget, **admission), clone=clone)
+    bytes_left = ByteBudget(link.flags.sample_bytes)
+    gate = Admission(link.clock, backoff, bytes_left, **admission)
+    return SamplingCore(link, gate, clone=clone, spending=spending)
 
 
 class LocalRuntime:
@@ -55,11 +66,14 @@ class LocalRuntime:
         reporter: Reporter | None = None,
         *,
         clone: int = 0,
+        budget: Budget | None = None,
     ) -> None:
+        self._spend = None if budget is None else LocalSpend(budget)
         self.session_id = session.session_id
         self.flags = session.flags
         self.session = session
-        self.sampling = sampling_core(link, clone=clone)
+        spending = None if self._spend is None else self._spend.open(link)
+        self.sampling = sampling_core(link, clone=clone, spending=spending)
         self.registry = RegistryCore(link)
         self.reporter = link.events = reporter
         if reporter is not None:
@@ -100,7 +114,7 @@ class LocalRuntime:
             await link.aclose()
             raise
         reporter = Reporter(link, session_id) if settings.report else None
-        return cls(link, SessionCore(link, session_id), reporter)
+        return cls(link, SessionCore(link, session_id), reporter, budget=settings.budget)
 
     @classmethod
     def join(cls, settings: Settings, session_id: str, flags: ServerFlags) -> LocalRuntime:
@@ -136,6 +150,16 @@ class LocalRuntime:
             )
             raise ConfigurationError(message)
         return next(self._numbers[kind])
+
+    async def raise_budget(self, limit: Spend) -> None:
+        """Allow the samples of the session to cost more.
+
+        Raises:
+            ConfigurationError: It has no budget.
+        """
+        if self._spend is None:
+            raise ConfigurationError(NO_BUDGET)
+        self._spend.ledger.raise_to(limit)
 
     def reference(self, *, creates: bool) -> None:
         """Return None: nobody else reaches into this process."""

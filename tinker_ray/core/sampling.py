@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.core.admission import Admission
     from tinker_ray.core.link import Link, Promise
+    from tinker_ray.core.spending import Spending
     from tinker_ray.core.traffic import Traffic
     from tinker_ray.transport.message import Response
     from tinker_ray.types import ModelInput, SampleResponse
@@ -115,10 +116,19 @@ class SamplingCore:
         admission: Who may send when.
         clone: 0 for the only core of a session's creator, else unique among the cores of the
             session.
+        spending: Keeps to the run's budget, if there is one.
     """
 
-    def __init__(self, link: Link, admission: Admission, *, clone: int = 0) -> None:
+    def __init__(
+        self,
+        link: Link,
+        admission: Admission,
+        *,
+        clone: int = 0,
+        spending: Spending | None = None,
+    ) -> None:
         self.admission = admission
+        self._spending = spending
         self.in_flight = 0
         self._link = link
         self._clone = clone
@@ -148,6 +158,7 @@ class SamplingCore:
 
         Raises:
             ValueError: The request asks for what cannot be.
+            BudgetExceededError: It does not fit into what is left of the run's budget.
             RequestFailedError: The service accepted the request, then failed.
             APIStatusError: The service refused it.
             APIConnectionError: Nothing has been answered for too long.
@@ -163,12 +174,7 @@ class SamplingCore:
         ):
             self.in_flight += 1
             try:
-                if self._link.flags.sample_no_retries and not _scores_only(request):
-                    response = await self._once(request)
-                else:
-                    retry = retry or RetryConfig()
-                    async with self._window(request.sampling_session_id or "", retry).place():
-                        response = await self._until_answered(request, retry)
+                response = await self._within_budget(request, retry)
             finally:
                 self.in_flight -= 1
             _describe(current, response)
@@ -176,11 +182,30 @@ class SamplingCore:
 
     async def aclose(self) -> None:
         """Fail what waits to be sent; idempotent. What was sent ends with its link."""
+        if self._spending is not None:
+            await self._spending.aclose()
         await self.admission.aclose()
         await self._cancels.aclose()
         for session in self._sessions.values():
             if session.poller is not None:
                 await session.poller.aclose()
+
+    async def _within_budget(
+        self, request: SampleRequest, retry: RetryConfig | None
+    ) -> SampleResponse:
+        if self._spending is None:
+            return await self._answer(request, retry)
+        async with self._spending.sample(request) as settle:
+            response = await self._answer(request, retry)
+            settle(response)
+            return response
+
+    async def _answer(self, request: SampleRequest, retry: RetryConfig | None) -> SampleResponse:
+        if self._link.flags.sample_no_retries and not _scores_only(request):
+            return await self._once(request)
+        retry = retry or RetryConfig()
+        async with self._window(request.sampling_session_id or "", retry).place():
+            return await self._until_answered(request, retry)
 
     def _window(self, session_id: str, retry: RetryConfig) -> Window:
         key = (session_id, retry)

@@ -107,6 +107,15 @@ class SessionCalls:
 
     async def get_sampler(self, sampler_id: str) -> GetSamplerResponse:
         """Which weights a sampling session uses."""
-        return await self._link.call(
-            endpoint.GET_SAMPLER, GetSamplerResponse, path={"sampler_id": sampler_id}
-        )
+        return await _get_sampler(self._link, sampler_id)
+
+
+async def base_model_of(link: Link, sampling_session_id: str) -> str:
+    """Tell which base model is behind a sampling session."""
+    return (await _get_sampler(link, sampling_session_id)).base_model
+
+
+async def _get_sampler(link: Link, sampler_id: str) -> GetSamplerResponse:
+    return await link.call(
+        endpoint.GET_SAMPLER, GetSamplerResponse, path={"sampler_id": sampler_id}
+    )

@@ -17,7 +17,7 @@ from tinker_ray.limits.local import LocalLimits
 from tinker_ray.limits.permit import PermitLedger
 from tinker_ray.limits.queue import FairQueue, Stage, Ticket
 from tinker_ray.limits.share import Want
-from tinker_ray.limits.spend import Budget, Price, Spend
+from tinker_ray.limits.spend import Spend, limit_of
 from tinker_ray.limits.spend_ledger import SpendClaim, SpendGrant, SpendLedger
 from tinker_ray.limits.spend_share import Reservation, SpendShare, Standing
 from tinker_ray.limits.statement import Ruling, Statement
@@ -27,7 +27,6 @@ __all__ = [
     "UNLIMITED",
     "Backoff",
     "BackoffNotice",
-    "Budget",
     "ByteBudget",
     "Claim",
     "ClusterLimits",
@@ -39,7 +38,6 @@ __all__ = [
     "Open",
     "Paused",
     "PermitLedger",
-    "Price",
     "Reservation",
     "Ruling",
     "Spend",
@@ -55,4 +53,5 @@ __all__ = [
     "Ticket",
     "Want",
     "Window",
+    "limit_of",
 ]

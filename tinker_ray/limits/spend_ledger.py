@@ -131,15 +131,9 @@ class SpendLedger:
                 self._let_go(claim.holder, account)
         return SpendGrant(claim.serial, account.authority, is_final, self.spent, self.limit)
 
-    def raise_by(self, tokens: int = 0, cost: float = 0.0) -> None:
-        """Allow more.
-
-        Raises:
-            ValueError: A number is negative.
-        """
-        if not (tokens >= 0 and cost >= 0):
-            raise ValueError(f"a budget is raised, not lowered: tokens={tokens}, cost={cost}")
-        self.limit += Spend(tokens, cost)
+    def raise_to(self, limit: Spend) -> None:
+        """Allow more; what is lower than before stays as it is."""
+        self.limit = self.limit.at_least(limit)
 
     def _extra(self, claim: SpendClaim) -> Spend:
         """What the process gets beyond what it keeps: all that it wants, or nothing."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from tinker_ray.limits.spend import NO_SPEND, Budget, Price, Spend
+from tinker_ray.limits.spend import NO_SPEND, Spend, limit_of
 from tinker_ray.limits.spend_ledger import SpendClaim
 
 if TYPE_CHECKING:
+    from tinker_ray.budget import Budget, Price
     from tinker_ray.limits.spend_ledger import SpendGrant
 
 AHEAD = 64
@@ -80,7 +81,7 @@ class SpendShare:
         self.reserved = NO_SPEND
         self.known_spent = NO_SPEND
         """By the whole run, as far as is known here."""
-        self.known_limit = budget.limit
+        self.known_limit = limit_of(budget)
         self._authority = NO_SPEND
         self._waiting: deque[Reservation] = deque()
         self._refused: list[Reservation] = []

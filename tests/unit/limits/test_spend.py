@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinker_ray.budget import Budget, Price
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.limits import (
-    Budget,
-    Price,
     Reservation,
     Spend,
     SpendClaim,
@@ -21,6 +20,7 @@ from tinker_ray.limits import (
     SpendLedger,
     SpendShare,
     Standing,
+    limit_of,
 )
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def agree(share: SpendShare, ledger: SpendLedger, now: float) -> list[Reservatio
 
 
 def pair(budget: Budget, holder: str = "a") -> tuple[SpendShare, SpendLedger]:
-    return SpendShare(holder, budget), SpendLedger(budget.limit)
+    return SpendShare(holder, budget), SpendLedger(limit_of(budget))
 
 
 def test_a_sample_is_reserved_for_the_most_and_settled_for_what_it_was() -> None:
@@ -93,11 +93,17 @@ def test_a_budget_that_waits_goes_on_when_it_is_raised() -> None:
     reservation = share.join("m", 1, 100, 0.0)
     assert [] == agree(share, ledger, 0.0)
 
-    ledger.raise_by(tokens=1)
+    ledger.raise_to(Spend(101))
 
     assert [] == agree(share, ledger, 0.5)
     assert 1.0 == share.wake_at
     assert [reservation] == agree(share, ledger, 1.0)
+
+
+def test_a_budget_is_never_lowered() -> None:
+    ledger = SpendLedger(Spend(100, 5.0))
+    ledger.raise_to(Spend(50, 7.0))
+    assert Spend(100, 7.0) == ledger.limit
 
 
 def test_cancelling_twice_frees_once() -> None:
@@ -148,7 +154,7 @@ def test_what_a_lost_process_had_stays_counted() -> None:
     lost.join("m", 0, 600, 0.0)
     agree(lost, ledger, 0.0)
 
-    ledger = SpendLedger(budget.limit, ledger.accounts)  # and the ledger restarts, too
+    ledger = SpendLedger(limit_of(budget), ledger.accounts)  # and the ledger restarts, too
     share = SpendShare("b", budget)
     waiting = share.join("m", 0, 600, 0.0)
 
@@ -179,8 +185,6 @@ def test_wrong_budgets_are_named() -> None:
         Budget(when_used_up="stop")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"no price for 'x'.*there are: m"):
         Budget(max_cost=1.0, prices=PRICES).price("x")
-    with pytest.raises(ValueError, match="raised, not lowered"):
-        SpendLedger(Spend(1)).raise_by(tokens=-1)
 
 
 class Run:
@@ -190,7 +194,7 @@ class Run:
         self.random = Random(seed)
         when_used_up: Literal["raise", "wait"] = self.random.choice(["raise", "wait"])
         budget = Budget(limit, limit / 500, prices=PRICES, when_used_up=when_used_up)
-        self.ledger = SpendLedger(budget.limit)
+        self.ledger = SpendLedger(limit_of(budget))
         self.shares = [SpendShare(f"h{number}", budget) for number in range(num_shares)]
         self.claims: list[tuple[SpendShare, SpendClaim]] = []
         self.grants: list[tuple[SpendShare, SpendGrant]] = []
