@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from tinker_ray.limits.spend import Spend, limit_of
@@ -53,16 +54,16 @@ class SharedBudget:
         self._ledger.raise_to(limit)
         await self._record.store(self._encode)
 
-    def describe(self) -> dict[str, float]:
-        """Tell what was spent, given out and allowed."""
+    def describe(self) -> dict[str, float | None]:
+        """Tell what was spent, given out and allowed; a limit of None is no limit."""
         spent, given, limit = self._ledger.spent, self._ledger.given, self._ledger.limit
         return {
             "tokens_spent": spent.tokens,
             "tokens_given": given.tokens,
-            "tokens_limit": limit.tokens,
+            "tokens_limit": _finite(limit.tokens),
             "cost_spent": spent.cost,
             "cost_given": given.cost,
-            "cost_limit": limit.cost,
+            "cost_limit": _finite(limit.cost),
         }
 
     async def close(self) -> None:
@@ -90,6 +91,10 @@ class SharedBudget:
         }
         state = {"limit": _pair(self._ledger.limit), "accounts": accounts}
         return json.dumps(state).encode()
+
+
+def _finite(number: float) -> float | None:
+    return None if math.isinf(number) else number
 
 
 def _pair(amount: Spend) -> tuple[float, float]:

@@ -151,4 +151,15 @@ def describe_session(session: dict[str, Any]) -> str:
     models = count(len(session["trainings"]), "model") + " in training"
     holders = count(len(session["holders"]), "permit holder")
     pause = f", paused for {session['pause_s']:.1f} s" if session["pause_s"] else ""
-    return f"{heartbeat}, {holders}, {permits}, {models}{pause}"
+    budget = describe_budget(session["budget"]) if session.get("budget") else ""
+    return f"{heartbeat}, {holders}, {permits}, {models}{pause}{budget}"
+
+
+def describe_budget(budget: dict[str, float | None]) -> str:
+    """Word what a run has spent of its budget."""
+    words = ""
+    if budget["tokens_limit"] is not None:
+        words += f", {budget['tokens_spent']:g}/{budget['tokens_limit']:g} tokens spent"
+    if budget["cost_limit"] is not None:
+        words += f", {budget['cost_spent']:.2f}/{budget['cost_limit']:.2f} of its money spent"
+    return words

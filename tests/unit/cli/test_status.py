@@ -91,4 +91,13 @@ def test_a_session_on_ray_is_worded() -> None:
     assert (
         "alive, 2 permit holders, 3/400 permits in use, 1 model in training, paused for 1.2 s"
     ) == describe_session(session)
+    session["budget"] = {
+        "tokens_spent": 1200,
+        "tokens_limit": 5000,
+        "cost_spent": 0.5,
+        "cost_limit": None,
+    }
+    assert describe_session(session).endswith("paused for 1.2 s, 1200/5000 tokens spent")
+    session["budget"] |= {"tokens_limit": None, "cost_limit": 2.0}
+    assert describe_session(session).endswith("paused for 1.2 s, 0.50/2.00 of its money spent")
     assert "its actor is lost" == describe_session({"error": "its actor is lost"})
