@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.crew import Crew
+from actors.found_fleet import FoundFleet
 from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
-from actors.starting import ClusterOptions, Starter, own_node
+from actors.starting import ClusterOptions, Starter, living_actors, own_node
 from tinker_ray.budget import from_plain
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.session import SessionCore
@@ -41,8 +43,19 @@ class AttachedRuntime:
         self.session = SessionHandle(
             starter.find(starter.full_name("session")), here=self._session_from_here, is_copy=True
         )
-        samplers = [starter.find(name) for name in reference["samplers"]]
-        self.sampling = SamplerPoolHandle(samplers, own_node(), is_copy=True)
+        self.sampling = SamplerPoolHandle(
+            FoundFleet(
+                reference["samplers"],
+                starter.find,
+                partial(living_actors, starter.namespace),
+                session=starter.full_name("session"),
+                prefix=starter.full_name("sampler-"),
+            ),
+            own_node(),
+            carries=reference["samples_per_sampler"],
+            hedge_after_s=reference["hedge_after_s"],
+            is_copy=True,
+        )
         self.registry = _Registry(crew)
         self._closed = False
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from actors.lease_keeper import Ledger
+    from actors.sampler import SamplerState
     from actors.service import ServiceSpec
     from actors.training import Inventory
     from tinker_ray.core.session import ModelHandle
@@ -172,6 +173,17 @@ class SamplerShell(Shell):
     def build(self, service: ServiceSpec, ledger: Ledger, name: str) -> SamplerActor:
         """Make the plain object."""
         return SamplerActor(service, ledger, name=name, node=_node())
+
+    @ray.method(concurrency_group="control")
+    async def state(self) -> SamplerState:
+        """Say how the sampler is doing, however many batches it has."""
+        state: SamplerState = self._living().state()
+        return state
+
+    @ray.method(concurrency_group="control")
+    async def retire(self) -> None:
+        """Have the sampler take no new samples."""
+        self._living().retire()
 
 
 class TrainingShell(Shell):

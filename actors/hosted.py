@@ -86,6 +86,11 @@ class HostedSampling:
         """Show what is in flight."""
         return f"HostedSampling({self.core!r}, {self.keeper!r})"
 
+    @property
+    def waiting(self) -> int:
+        """How many samples wait for a permit."""
+        return self.keeper.admission.waiting
+
     async def sample(
         self,
         request: SampleRequest,

@@ -17,8 +17,10 @@ from actors.crew import Crew
 from actors.handles.checkpoint import CheckpointHandle
 from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
+from actors.own_fleet import OwnFleet
+from actors.pool_size import PoolBounds
 from actors.service import ServiceSpec, check_reach
-from actors.starting import ClusterOptions, Starter, living_nodes, own_node
+from actors.starting import ClusterOptions, Starter, living_nodes, node_cpus, own_node
 from tinker_ray.budget import to_plain
 from tinker_ray.core.connection import connect
 from tinker_ray.core.runtime import FINISH_S
@@ -56,8 +58,7 @@ class ClusterRuntime:
         """The session's handle as other actors get it: by name."""
         self._crew = Crew(self._starter, self._to_session, settings)
         self.session = SessionHandle(session, here=self._session_from_here)
-        self._samplers = [self._start_sampler(number) for number in range(self._num_samplers())]
-        self.sampling = SamplerPoolHandle(self._samplers, own_node())
+        self.sampling = self._open_pool(own_node())
         self.registry = CheckpointHandle(
             lambda: self._starter.start(binding.CHECKPOINT, "checkpoint", service), self._crew.link
         )
@@ -160,8 +161,10 @@ class ClusterRuntime:
         return {
             "address": ray.get_runtime_context().gcs_address,
             "namespace": self._starter.namespace,
-            "samplers": [sampler.name for sampler in self._samplers],
             "budget": to_plain(self._starter.service.budget),
+            "samplers": list(self.sampling.samplers),
+            "hedge_after_s": self._starter.options.hedge_after_s,
+            "samples_per_sampler": self._starter.options.samples_per_sampler,
         }
 
     async def aclose(self, reason: str = "success", detail: str | None = None) -> None:
@@ -194,12 +197,23 @@ class ClusterRuntime:
         """Return the session over connections of this process's own."""
         return SessionCore(await self._crew.link(), self.session_id)
 
-    def _num_samplers(self) -> int:
+    def _open_pool(self, node: str) -> SamplerPoolHandle:
         options = self._starter.options
-        nodes = [node for node in living_nodes() if node["Resources"].get("CPU", 0) > 0]
-        return max(options.min_samplers, min(options.max_samplers, len(nodes)))
+        bounds = PoolBounds(
+            least=options.min_samplers,
+            most=options.max_samplers,
+            carries=options.samples_per_sampler,
+            idle_s=options.sampler_idle_s,
+        )
+        patience_s = options.patience.start_s
+        fleet = OwnFleet(bounds, self._start_sampler, node_cpus, node, patience_s=patience_s)
+        return SamplerPoolHandle(
+            fleet, node, carries=bounds.carries, hedge_after_s=options.hedge_after_s
+        )
 
-    def _start_sampler(self, number: int) -> RemoteActor:
+    def _start_sampler(self, number: int, node: str | None) -> RemoteActor:
         name = f"sampler-{number}"
         service = self._starter.service
-        return self._starter.start(binding.SAMPLER, name, service, self._to_session, name)
+        return self._starter.start(
+            binding.SAMPLER, name, service, self._to_session, name, node=node
+        )

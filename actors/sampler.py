@@ -1,18 +1,20 @@
 """Samples for callers anywhere on the cluster: batches in, results out in the order of completion.
 
 Knows nothing of Ray or of who calls. Invariant: a batch yields each of its samples exactly once, as
-a response or as an error.
+a response, as an error or as one that was not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.border import portable
 from actors.hosted import HostedSampling
+from actors.pool_choice import MAX_CONVERSATIONS
 from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
@@ -45,6 +47,8 @@ class SampleItem:
         carrier: The trace that it belongs to.
         key: Names it when it is cancelled; empty for one that is not.
         traffic: Its kind.
+        attempt: How often it was submitted to a sampler, this time included.
+        is_hedge: Another sampler draws it, too.
     """
 
     request: SampleRequest
@@ -52,10 +56,51 @@ class SampleItem:
     carrier: Carrier = field(default_factory=dict)
     key: str = ""
     traffic: Traffic = ORDINARY
+    attempt: int = 1
+    is_hedge: bool = False
 
 
-Outcome: TypeAlias = SampleResponse | Exception
+Outcome: TypeAlias = SampleResponse | Exception | None
+"""None for a sample that was not begun, because the sampler is to end."""
 Outcomes: TypeAlias = list[tuple[int, Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Some samples of a batch, as they are done.
+
+    Attributes:
+        outcomes: By number.
+        load: Samples that the sampler has left, of all its callers.
+    """
+
+    outcomes: Outcomes
+    load: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerState:
+    """What a sampler says of itself.
+
+    Attributes:
+        node: Its Ray node.
+        load: Samples that it has, of all its callers.
+        waiting: Those among them that wait for a permit.
+        conversations: Conversations that it has drawn for of late.
+        drawn: Samples that ended here.
+        resubmitted: Samples that came here from a sampler that was lost.
+        hedged: Samples that came here because another sampler was slow.
+        is_ending: It takes no new samples.
+    """
+
+    node: str
+    load: int = 0
+    waiting: int = 0
+    conversations: int = 0
+    drawn: int = 0
+    resubmitted: int = 0
+    hedged: int = 0
+    is_ending: bool = False
 
 
 class SamplerActor:
@@ -84,6 +129,11 @@ class SamplerActor:
         self._sampling = HostedSampling(
             service, ledger, kind="sampler", actor=name, node=node, link=link
         )
+        self._node = node
+        self._load = 0
+        self._is_ending = False
+        self._counts: Counter[str] = Counter()
+        self._conversations: OrderedDict[str, None] = OrderedDict()
         self._drawing: dict[str, asyncio.Task[None]] = {}
         self._unwanted: dict[str, None] = {}
 
@@ -91,9 +141,13 @@ class SamplerActor:
         """Show what is in flight."""
         return f"SamplerActor({self._sampling!r})"
 
-    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Answered]:
         """Draw the samples of a batch and yield them as they complete."""
+        if self._is_ending:
+            yield Answered([(number, None) for number in range(len(batch))], self._load)
+            return
         start_ns = time.time_ns()
+        self._count(batch)
         done: Outcomes = []
         some_done = asyncio.Event()
 
@@ -104,9 +158,12 @@ class SamplerActor:
                     outcome = await self._outcome(item)
             finally:  # cancelled or not, it is answered
                 self._drawing.pop(item.key, None)
+                self._load -= 1
+                self._counts["drawn"] += 1
                 done.append((number, outcome))
                 some_done.set()
 
+        self._load += len(batch)
         tasks = [asyncio.create_task(draw(number, item)) for number, item in enumerate(batch)]
         self._drawing.update(
             {item.key: task for item, task in zip(batch, tasks, strict=True) if item.key}
@@ -118,7 +175,7 @@ class SamplerActor:
                 some_done.clear()
                 finished, done = done, []
                 num_left -= len(finished)
-                yield finished
+                yield Answered(finished, self._load)
         finally:
             for task in tasks:
                 task.cancel()
@@ -139,6 +196,21 @@ class SamplerActor:
         while len(self._unwanted) > MAX_UNWANTED:
             del self._unwanted[next(iter(self._unwanted))]
 
+    def state(self) -> SamplerState:
+        """Say how this sampler is doing; thread-safe."""
+        return SamplerState(
+            self._node,
+            self._load,
+            self._sampling.waiting,
+            len(self._conversations),
+            is_ending=self._is_ending,
+            **self._counts,
+        )
+
+    def retire(self) -> None:
+        """Take no new samples from now on; thread-safe."""
+        self._is_ending = True
+
     async def aclose(self) -> None:
         """Give the permits back and close the connections; idempotent."""
         await self._sampling.aclose()
@@ -148,6 +220,18 @@ class SamplerActor:
             return await self._sampling.sample(item.request, item.retry, item.carrier, item.traffic)
         except Exception as error:  # noqa: BLE001 - the border of an actor call
             return portable(error)
+
+    def _count(self, batch: Sequence[SampleItem]) -> None:
+        for item in batch:
+            if item.is_hedge:
+                self._counts["hedged"] += 1
+            elif item.attempt > 1:
+                self._counts["resubmitted"] += 1
+            if item.traffic.conversation:
+                self._conversations[item.traffic.conversation] = None
+                self._conversations.move_to_end(item.traffic.conversation)
+        while len(self._conversations) > MAX_CONVERSATIONS:
+            self._conversations.popitem(last=False)
 
     def _record(self, batch: Sequence[SampleItem], start_ns: int) -> None:
         carrier = next((item.carrier for item in batch if item.carrier), None)

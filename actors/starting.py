@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.handles.remote import Patience, RemoteActor
 from tinker_ray.config import telemetry_environment
@@ -24,7 +26,11 @@ class ClusterOptions:
 
     Attributes:
         min_samplers: Sampler actors at least.
-        max_samplers: At most; in between, one per node.
+        max_samplers: At most. In use, there is one per node, and more when there is more to do than
+            they carry well.
+        samples_per_sampler: Samples, waiting or in flight, that one carries well.
+        sampler_idle_s: How long fewer samplers would have done before some are drained.
+        hedge_after_s: When a repeatable sample is drawn by a second sampler, too; None for never.
         num_cpus: Logical CPUs of an actor that only waits for the network.
         rollout_cpus: Logical CPUs of a rollout actor.
         permits: Sampling requests under way at once on the whole cluster.
@@ -33,6 +39,9 @@ class ClusterOptions:
 
     min_samplers: int = 1
     max_samplers: int = 8
+    samples_per_sampler: int = 1000
+    sampler_idle_s: float = 60.0
+    hedge_after_s: float | None = None
     num_cpus: float = 0.05
     rollout_cpus: float = 0.1
     permits: int = DISPATCH_LIMIT
@@ -61,8 +70,17 @@ class Starter:
         name: str,
         *arguments: Any,  # noqa: ANN401 - of the plain class
         num_cpus: float | None = None,
+        node: str | None = None,
     ) -> RemoteActor:
-        """Start an actor; it ends with this process at the latest."""
+        """Start an actor; it ends with this process at the latest.
+
+        Args:
+            actor_class: Bound to Ray.
+            name: Within the session.
+            arguments: Of the plain class.
+            num_cpus: Logical CPUs; by default those of an actor that waits for the network.
+            node: The only Ray node where it may run; None spreads the actors.
+        """
         full_name = self.full_name(f"{self.prefix}{name}")
         environment = telemetry_environment()
         placement: dict[str, Any] = {}
@@ -72,7 +90,9 @@ class Starter:
             name=full_name,
             namespace=self.namespace,
             num_cpus=self.options.num_cpus if num_cpus is None else num_cpus,
-            scheduling_strategy="SPREAD",
+            scheduling_strategy="SPREAD"
+            if node is None
+            else NodeAffinitySchedulingStrategy(node, soft=False),
             **placement,
         ).remote(*arguments)
         return RemoteActor(full_name, self.namespace, actor, self.options.patience)
@@ -90,6 +110,21 @@ def living_nodes() -> list[dict[str, Any]]:
     """Describe the nodes of the cluster."""
     nodes: Any = ray.nodes
     return [node for node in nodes() if node["Alive"]]
+
+
+def node_cpus() -> dict[str, float] | None:
+    """Give the logical CPUs of each living node; None if this process is in no cluster."""
+    if not ray.is_initialized():
+        return None
+    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in living_nodes()}
+
+
+def living_actors(namespace: str) -> set[str] | None:
+    """Give the names of a namespace's actors; None if this process is in no cluster."""
+    if not ray.is_initialized():
+        return None
+    entries: list[dict[str, str]] = list_named_actors(all_namespaces=True)
+    return {entry["name"] for entry in entries if entry["namespace"] == namespace}
 
 
 def own_node() -> str:

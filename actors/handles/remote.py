@@ -91,12 +91,18 @@ class RemoteActor:
         self._owed = 0
         self._seen = False
         self._closed = False
+        self._deaths = 0
         self._silence: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         """Show the name and how many answers are owed."""
         return f"RemoteActor({self.name!r}, owed={self._owed})"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was reported, again and again, to be dead for good."""
+        return self._deaths >= DEATHS_BELIEVED
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the state of this process."""
@@ -184,10 +190,7 @@ class RemoteActor:
             ActorLostError: It is dead.
             TinkerError: It lives and cannot work, for example for want of an API key.
         """
-        try:
-            return await self._ended(self._handle().ping.remote())
-        except _Lost as lost:
-            raise self._error(lost) from None
+        return await self.control("ping")
 
     async def describe(self) -> str:
         """Show the actor's inside, for people.
@@ -195,11 +198,20 @@ class RemoteActor:
         Raises:
             ActorLostError: It is dead.
         """
+        text: str = await self.control("describe")
+        return text
+
+    async def control(self, method: str) -> Any:  # noqa: ANN401 - of the binding's method
+        """Call a method of the shell that answers however much the actor has to do.
+
+        Raises:
+            ActorLostError: It is dead.
+            TinkerError: It lives and cannot work, for example for want of an API key.
+        """
         try:
-            text: str = await self._ended(self._handle().describe.remote())
+            return await self._ended(getattr(self._handle(), method).remote())
         except _Lost as lost:
             raise self._error(lost) from None
-        return text
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """End the actor's process and this handle; idempotent.
@@ -271,6 +283,7 @@ class RemoteActor:
         finally:
             self._owed -= 1
         self._seen = True
+        self._deaths = 0
         return value
 
     def _handle(self) -> RayActor:
@@ -305,6 +318,7 @@ class RemoteActor:
         return _Lost(f"{type(cause).__name__}", final=False)
 
     def _error(self, lost: _Lost) -> TinkerError:
+        self._deaths = self._deaths + 1 if lost.final else 0
         if self._closed:
             return StaleHandleError(f"{self.name} was closed while its answer was awaited")
         return ActorLostError(f"the actor {self.name} is lost: {lost}", actor=self.name)

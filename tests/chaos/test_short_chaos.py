@@ -82,7 +82,7 @@ async def test_samples_survive_the_death_of_their_sampler(seed: int) -> None:
             asyncio.create_task(session.runtime.sampling.sample(session.request(number)))
             for number in range(200)
         ]
-        [sampler] = session.runtime.sampling._samplers
+        [sampler] = session.runtime.sampling.samplers.values()
         await killing_after(
             lambda: len(toy.sampled), moments(200, seed), lambda: kill(sampler.remote)
         )

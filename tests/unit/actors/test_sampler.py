@@ -249,6 +249,6 @@ async def test_cancellations_of_what_never_comes_are_forgotten(toy: ToyService) 
 
 async def collected(actor: SamplerActor, items: list[SampleItem]) -> Outcomes:
     found: Outcomes = []
-    async for outcomes in actor.sample_many(items):
-        found += outcomes
+    async for answered in actor.sample_many(items):
+        found += answered.outcomes
     return found

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.handles.sampler import MAX_ATTEMPTS, SamplerPoolHandle
+from actors.handles.sampler import MAX_LOSSES, SamplerPoolHandle
+from actors.sampler import Answered
+from tests.fakes.fixed_fleet import FixedFleet
 from tests.fakes.remote_actor import FakeRemote
 from tests.unit.actors.conftest import request, until
 from tinker_ray.errors import ActorLostError, BadRequestError, StaleHandleError
@@ -14,7 +16,7 @@ from tinker_ray.types import SampleResponse
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from actors.sampler import Outcomes, SampleItem
+    from actors.sampler import SampleItem
 
 
 UNLUCKY = 13
@@ -26,19 +28,23 @@ class Echo:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Answered]:
         seeds = [item.request.sampling_params.seed or 0 for item in batch]
         self.batches.append(seeds)
         for number, seed in enumerate(seeds):
             await asyncio.sleep(0)
             if seed == UNLUCKY:
-                yield [(number, BadRequestError("13", status_code=400))]
+                yield Answered([(number, BadRequestError("13", status_code=400))])
             else:
-                yield [(number, SampleResponse([], prompt_cache_hit_tokens=seed))]
+                yield Answered([(number, SampleResponse([], prompt_cache_hit_tokens=seed))])
 
 
 def remotes(*names: str) -> list[Any]:
     return [FakeRemote(Echo, name) for name in names]
+
+
+def pool_of(*samplers: Any, **options: Any) -> SamplerPoolHandle:  # noqa: ANN401
+    return SamplerPoolHandle(FixedFleet(samplers), **options)
 
 
 async def drawn(pool: SamplerPoolHandle, seeds: range) -> list[int]:
@@ -48,21 +54,21 @@ async def drawn(pool: SamplerPoolHandle, seeds: range) -> list[int]:
 
 async def test_samples_of_one_tick_travel_in_one_call() -> None:
     [remote] = remotes("a")
-    pool = SamplerPoolHandle([remote])
+    pool = pool_of(remote)
     assert list(range(1, 9)) == await drawn(pool, range(1, 9))
     assert [list(range(1, 9))] == remote.actor.batches
 
 
 async def test_samplers_share_the_samples() -> None:
     first, second = remotes("a", "b")
-    pool = SamplerPoolHandle([first, second])
+    pool = pool_of(first, second)
     await drawn(pool, range(100, 120))
     assert [10, 10] == [len(remote.actor.batches[0]) for remote in (first, second)]
     await pool.aclose()
 
 
 async def test_an_error_reaches_only_whose_it_is() -> None:
-    pool = SamplerPoolHandle(remotes("a"))
+    pool = pool_of(*remotes("a"))
     answers = await asyncio.gather(
         *(pool.sample(request(seed)) for seed in (12, 13, 14)), return_exceptions=True
     )
@@ -72,7 +78,7 @@ async def test_an_error_reaches_only_whose_it_is() -> None:
 async def test_samples_of_a_lost_sampler_are_drawn_elsewhere() -> None:
     first, second = remotes("a", "b")
     first.deaths = 1
-    pool = SamplerPoolHandle([first, second], node="here")
+    pool = pool_of(first, second, node="here")
     assert list(range(20, 40)) == await drawn(pool, range(20, 40))
     assert 2 <= len(second.actor.batches)
     await pool.aclose()
@@ -83,23 +89,23 @@ async def test_a_sampler_that_always_dies_is_given_up_after_some_attempts(
 ) -> None:
     [remote] = remotes("a")
     remote.deaths = 10_000
-    pool = SamplerPoolHandle([remote])
+    pool = pool_of(remote)
     monkeypatch.setattr("actors.handles.sampler.PAUSE_S", 0.0)
     answers = await asyncio.gather(
         *(pool.sample(request(seed)) for seed in range(20, 60)), return_exceptions=True
     )
     lost = [item for item in answers if isinstance(item, ActorLostError)]
-    assert MAX_ATTEMPTS == len(remote.calls)
-    assert (MAX_ATTEMPTS, 40 - MAX_ATTEMPTS) == (len(answers) - len(lost), len(lost))
+    assert MAX_LOSSES == len(remote.calls)
+    assert (MAX_LOSSES, 40 - MAX_LOSSES) == (len(answers) - len(lost), len(lost))
 
 
 async def test_a_closed_pool_answers_everybody() -> None:
     class Never(Echo):
-        async def sample_many(self, _: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+        async def sample_many(self, _: Sequence[SampleItem]) -> AsyncIterator[Answered]:
             await asyncio.get_running_loop().create_future()
-            yield []
+            yield Answered([])
 
-    pool = SamplerPoolHandle([FakeRemote(Never)])  # type: ignore[list-item]
+    pool = pool_of(FakeRemote(Never))
     waiting = asyncio.create_task(pool.sample(request(1)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -118,10 +124,10 @@ class Slow:
         self.batches: list[Sequence[SampleItem]] = []
         self._some = asyncio.Event()
 
-    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Outcomes]:
+    async def sample_many(self, batch: Sequence[SampleItem]) -> AsyncIterator[Answered]:
         self.batches.append(batch)
         await self._some.wait()
-        yield [(number, StaleHandleError("cancelled")) for number in range(len(batch))]
+        yield Answered([(n, StaleHandleError("cancelled")) for n in range(len(batch))])
 
     async def cancel(self, keys: list[str]) -> None:
         self.cancelled.append(keys)
@@ -130,7 +136,7 @@ class Slow:
 
 async def test_cancelling_samples_tells_their_sampler_once_per_tick() -> None:
     remote: Any = FakeRemote(Slow)
-    pool = SamplerPoolHandle([remote])
+    pool = pool_of(remote)
     waiting = [asyncio.create_task(pool.sample(request(seed))) for seed in range(3)]
     await until(lambda: bool(remote.actor.batches))
     for task in waiting[:2]:
@@ -145,7 +151,7 @@ async def test_cancelling_samples_tells_their_sampler_once_per_tick() -> None:
 
 async def test_a_sample_cancelled_before_it_left_never_leaves() -> None:
     remote: Any = FakeRemote(Slow)
-    pool = SamplerPoolHandle([remote])
+    pool = pool_of(remote)
     waiting = asyncio.create_task(pool.sample(request(1)))
     await asyncio.sleep(0)
     waiting.cancel()
