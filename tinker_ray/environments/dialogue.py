@@ -1,0 +1,128 @@
+"""Words into tokens and back, by the chat template of a model's tokenizer.
+
+Knows nothing of environments. Invariant: tokens that were sampled are never encoded again; what is
+said next is appended to them, so that an episode stays one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tinker_ray.clients.tokenizer import load_tokenizer
+from tinker_ray.errors import ConfigurationError
+from tinker_ray.rollouts import StopCondition
+
+_MARK = "0"
+"""Stands for an answer where the template is asked what it puts around one."""
+_ANSWER = {"role": "assistant", "content": _MARK}
+
+
+class Tokenizer(Protocol):
+    """What is needed of a Hugging Face tokenizer."""
+
+    def encode(self, text: str, /, *, add_special_tokens: bool = ...) -> list[int]:
+        """Turn text into token ids."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], /) -> str:
+        """Turn token ids into text."""
+        ...
+
+
+class Dialogue:
+    """A conversation between an environment, which has the user's part, and a model.
+
+    It pickles: a tokenizer from a hub by its name, so that large ones do not travel with every
+    group; any other one as it is.
+
+    Args:
+        tokenizer: That of the model, with a chat template that ends the model's turns.
+        system: What the system says first; None leaves that part out.
+
+    Attributes:
+        stop: Ends the model's turn; None if the model's end of sequence does.
+
+    Raises:
+        ConfigurationError: The tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, system: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._system = system
+        self._end = self._end_of_turn()
+        ends_by_itself = self._end[:1] == [getattr(tokenizer, "eos_token_id", None)]
+        self.stop: StopCondition = None if ends_by_itself or not self._end else self._end[:1]
+
+    def __reduce__(self) -> tuple[Callable[..., Dialogue], tuple[object, ...]]:
+        """Travel with the tokenizer's name, if that is enough."""
+        name = getattr(self._tokenizer, "name_or_path", "")
+        if isinstance(name, str) and name and not Path(name).exists():
+            return _named, (name, self._system)
+        return Dialogue, (self._tokenizer, self._system)
+
+    def opening(self, text: str) -> list[int]:
+        """Begin: what the environment says first, up to where the model answers."""
+        return self._encode(self._render([self._user(text)], asks=True))
+
+    def reply(self, action: Sequence[int], text: str) -> list[int]:
+        """Go on: what follows the model's tokens, up to where it answers again.
+
+        Args:
+            action: The model's turn; its end is added if it was cut off.
+            text: What the environment says next.
+        """
+        end = self._end[1:] if self._ends(action) else self._end
+        return [*end, *self._encode(self._said(text))]
+
+    def read(self, action: Sequence[int]) -> str:
+        """Return the words of the model's turn, without its end."""
+        return self._tokenizer.decode(action[:-1] if self._ends(action) else action)
+
+    def _ends(self, action: Sequence[int]) -> bool:
+        return bool(self._end) and list(action[-1:]) == self._end[:1]
+
+    def _end_of_turn(self) -> list[int]:
+        return self._encode(self._after_answer(self._render([self._user(""), _ANSWER])))
+
+    def _said(self, text: str) -> str:
+        """Render what comes between the end of an answer and the next one.
+
+        Templates may shorten earlier answers, and do not say where one ends: it ends with what
+        they put behind the last one, the first time that this follows the first message.
+        """
+        end = self._after_answer(self._render([self._user(""), _ANSWER]))
+        rendered = self._render([self._user(""), _ANSWER, self._user(text)], asks=True)
+        begins = len(self._render([self._user("")]))
+        place = rendered.find(end, begins)
+        if not end or place < 0:
+            message = "the chat template does not end an answer in the middle as it does at the end"
+            raise ConfigurationError(message)
+        return rendered[place + len(end) :]
+
+    @staticmethod
+    def _after_answer(rendered: str) -> str:
+        return rendered[rendered.rindex(_MARK) + len(_MARK) :]
+
+    def _user(self, text: str) -> dict[str, str]:
+        return {"role": "user", "content": text}
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _render(self, messages: list[dict[str, str]], *, asks: bool = False) -> str:
+        if self._system is not None:
+            messages = [{"role": "system", "content": self._system}, *messages]
+        template: Any = getattr(self._tokenizer, "apply_chat_template", None)
+        if template is None or not getattr(self._tokenizer, "chat_template", None):
+            message = (
+                f"{self._tokenizer!r} has no chat template: give a model that was made to chat"
+            )
+            raise ConfigurationError(message)
+        text: str = template(messages, tokenize=False, add_generation_prompt=asks)
+        return text
+
+
+def _named(name: str, system: str | None) -> Dialogue:
+    return Dialogue(load_tokenizer(name), system)
