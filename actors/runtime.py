@@ -108,7 +108,7 @@ class ClusterRuntime:
             await link.aclose()
         service = ServiceSpec.of(settings, session_id, link.flags)
         namespace = ray.get_runtime_context().namespace
-        runtime = cls(settings, service, options or ClusterOptions(), namespace)
+        runtime = cls(settings, service, options or ClusterOptions.of(settings.pool), namespace)
         try:
             await runtime.session.remote.ping()
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,6 +16,7 @@ from tinker_ray.limits.permit import DISPATCH_LIMIT
 
 if TYPE_CHECKING:
     from actors.service import ServiceSpec
+    from tinker_ray.sampler_pool import PoolSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ class ClusterOptions:
     rollout_cpus: float = 0.1
     permits: int = DISPATCH_LIMIT
     patience: Patience = field(default_factory=Patience)
+
+    @classmethod
+    def of(cls, pool: PoolSettings) -> ClusterOptions:
+        """Take what users may choose."""
+        return cls(**asdict(pool))
 
 
 @dataclass(frozen=True, slots=True)

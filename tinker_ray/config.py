@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from tinker_ray.errors import ConfigurationError
+from tinker_ray.sampler_pool import PoolSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +106,7 @@ class Settings:
         timeout_s: For requests without a timeout of their own; None takes 60 s.
         max_retries: Quick repetitions of a request; None takes 10.
         engine: The process behind ``base_url`` if that is an embedded engine.
+        pool: The samplers, on a cluster.
         budget: What the samples of a session may cost.
     """
 
@@ -123,6 +125,7 @@ class Settings:
     timeout_s: float | None = None
     max_retries: int | None = None
     engine: EngineProcess | None = None
+    pool: PoolSettings = field(default_factory=PoolSettings)
     budget: Budget | None = None
 
     @classmethod
@@ -170,6 +173,7 @@ class Settings:
             default_query={key: str(value) for key, value in (default_query or {}).items()},
             timeout_s=_positive("timeout", timeout_s),
             max_retries=_not_negative("max_retries", max_retries),
+            pool=_pool(),
         )
         key = api_key or os.environ.get("TINKER_API_KEY")
         if not key and not command and settings.embedded_model is None:
@@ -237,6 +241,24 @@ def _not_negative(name: str, value: int | None) -> int | None:
         message = f"{name}={value!r} must not be negative"
         raise ConfigurationError(message)
     return value
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "").strip()
+    try:
+        return float(text) if text else default
+    except ValueError:
+        message = f"{variable}={text!r} is no number"
+        raise ConfigurationError(message) from None
+
+
+def _pool() -> PoolSettings:
+    least = _number("TINKER_RAY_MIN_SAMPLERS", 1)
+    return PoolSettings(
+        min_samplers=int(least),
+        max_samplers=int(_number("TINKER_RAY_MAX_SAMPLERS", max(8, least))),
+        hedge_after_s=_number("TINKER_RAY_HEDGE_AFTER_S", 0) or None,
+    )
 
 
 def _mode(value: str) -> Mode:

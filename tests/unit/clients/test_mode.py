@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tinker_ray.config import (
     telemetry_environment,
 )
 from tinker_ray.errors import ConfigurationError
+from tinker_ray.sampler_pool import PoolSettings
 
 VARIABLES = (
     "TINKER_API_KEY",
@@ -47,6 +49,36 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_settings_decide_where_clients_run(settings: Settings, expected: str) -> None:
     assert expected == mode.current_mode(settings)
+
+
+@pytest.mark.parametrize(
+    "options,complaint",
+    [
+        ({"min_samplers": 0}, "min_samplers=0"),
+        ({"min_samplers": 4, "max_samplers": 2}, "max_samplers=2 is below min_samplers=4"),
+        ({"samples_per_sampler": 1.5}, "samples_per_sampler=1.5"),
+        ({"sampler_idle_s": 0}, "sampler_idle_s=0"),
+        ({"hedge_after_s": -1.0}, "hedge_after_s=-1.0"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        mode.init(mode="local", **options)
+    assert "local" == mode.current_mode(Settings())
+
+
+def test_the_environment_sizes_the_pool_and_what_init_is_told_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TINKER_RAY_MIN_SAMPLERS", "3")
+    monkeypatch.setenv("TINKER_RAY_HEDGE_AFTER_S", "2.5")
+    told = Settings.from_env().pool
+    assert PoolSettings(min_samplers=3, max_samplers=8, hedge_after_s=2.5) == told
+    assert 12 == mode._with_choice(told, {"min_samplers": 12}).max_samplers
+    assert 4 == mode._with_choice(told, {"max_samplers": 4}).max_samplers
+    monkeypatch.setenv("TINKER_RAY_MAX_SAMPLERS", "many")
+    with pytest.raises(ConfigurationError, match="TINKER_RAY_MAX_SAMPLERS='many' is no number"):
+        Settings.from_env()
 
 
 def test_what_init_chose_wins_over_settings_until_shutdown() -> None:
