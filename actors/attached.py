@@ -16,6 +16,7 @@ from actors.found_fleet import FoundFleet
 from actors.handles.sampler import SamplerPoolHandle
 from actors.handles.session import SessionHandle
 from actors.starting import ClusterOptions, Starter, living_actors, own_node
+from actors.worker_options import PLAIN_WORKER, WorkerOptions
 from tinker_ray.budget import from_plain
 from tinker_ray.core.registry import RegistryCore
 from tinker_ray.core.session import SessionCore
@@ -110,13 +111,15 @@ class AttachedRuntime:
         """Take part in the training of a model through its actor."""
         return self._crew.attach_training(model, actor)
 
-    async def open_rollout(self, number: int) -> RolloutHandle:
+    async def open_rollout(
+        self, number: int, worker: WorkerOptions = PLAIN_WORKER
+    ) -> RolloutHandle:
         """Start a rollout actor; it ends with this process.
 
         Raises:
             ActorLostError: It could not be started.
         """
-        return await self._crew.open_rollout(number)
+        return await self._crew.open_rollout(number, worker)
 
     def reference(self, *, creates: bool) -> dict[str, Any]:  # noqa: ARG002 - shared already
         """Describe how other processes reach the actors: as this one does."""

@@ -19,10 +19,12 @@ from ray.experimental import internal_kv
 
 from actors.border import portable
 from actors.checkpoint import CheckpointActor
+from actors.env_threads import MAX_THREADS
 from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
 from actors.training import SLOTS, TrainingActor
+from actors.worker_options import Setup, run_setup
 from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry import export, names
@@ -213,9 +215,17 @@ class RolloutShell(Shell):
 
     component = "rollout"
 
-    def build(self, service: ServiceSpec, ledger: Ledger, name: str) -> RolloutActor:
-        """Make the plain object."""
-        return RolloutActor(service, ledger, name=name, node=_node())
+    def build(
+        self,
+        service: ServiceSpec,
+        ledger: Ledger,
+        name: str,
+        setup: Setup | None = None,
+        threads: int = MAX_THREADS,
+    ) -> RolloutActor:
+        """Make the plain object, after what the user wants done first."""
+        run_setup(setup, f"the rollout actor {name} on node {_node()}")
+        return RolloutActor(service, ledger, name=name, node=_node(), threads=threads)
 
 
 def _node() -> str:

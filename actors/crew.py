@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from actors import binding
 from actors.handles.rollout import RolloutHandle
 from actors.handles.training import TrainingHandle
+from actors.worker_options import PLAIN_WORKER, WorkerOptions
 from tinker_ray.core.connection import open_link
 from tinker_ray.errors import TinkerError
 
@@ -74,12 +75,18 @@ class Crew:
         remote = self._starter.find(actor)
         return self._kept(TrainingHandle(remote, model, self.link, is_copy=True))
 
-    async def open_rollout(self, number: int) -> RolloutHandle:
-        """Start the rollout actor of a number that is not used twice; a pool's ``open_worker``.
+    async def open_rollout(
+        self, number: int, worker: WorkerOptions = PLAIN_WORKER
+    ) -> RolloutHandle:
+        """Start the rollout actor of a number that is not used twice.
+
+        Args:
+            number: For its name.
+            worker: What it is given.
 
         Raises:
             ActorLostError: It could not be started.
-            ConfigurationError: There is no API key on its node.
+            ConfigurationError: There is no API key on its node, or the setup hook failed.
         """
         name = f"rollout-{number}-{next(self._rollout_numbers)}"
         remote = self._starter.start(
@@ -88,7 +95,10 @@ class Crew:
             self._starter.service,
             self._to_session,
             name,
+            worker.setup,
+            worker.threads,
             num_cpus=self._starter.options.rollout_cpus,
+            worker=worker,
         )
         rollout = RolloutHandle(remote, self._forget_rollout)
         self._rollouts.append(rollout)

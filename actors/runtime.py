@@ -21,6 +21,7 @@ from actors.own_fleet import OwnFleet
 from actors.pool_size import PoolBounds
 from actors.service import ServiceSpec, check_reach
 from actors.starting import ClusterOptions, Starter, living_nodes, node_cpus, own_node
+from actors.worker_options import PLAIN_WORKER, WorkerOptions
 from tinker_ray.budget import to_plain
 from tinker_ray.core.connection import connect
 from tinker_ray.core.runtime import FINISH_S
@@ -141,14 +142,16 @@ class ClusterRuntime:
         """Take part in the training of a model through its actor, as a further client of it."""
         return self._crew.attach_training(model, actor)
 
-    async def open_rollout(self, number: int) -> RolloutHandle:
+    async def open_rollout(
+        self, number: int, worker: WorkerOptions = PLAIN_WORKER
+    ) -> RolloutHandle:
         """Start the rollout actor of a number that is not used twice; a pool's ``open_worker``.
 
         Raises:
             ActorLostError: It could not be started.
-            ConfigurationError: There is no API key on its node.
+            ConfigurationError: There is no API key on its node, or the setup hook failed.
         """
-        return await self._crew.open_rollout(number)
+        return await self._crew.open_rollout(number, worker)
 
     def reference(self, *, creates: bool) -> dict[str, Any]:
         """Describe how other processes reach the actors; thread-safe.

@@ -11,7 +11,7 @@ from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.handles.remote import Patience, RemoteActor
-from tinker_ray.config import telemetry_environment
+from actors.worker_options import PLAIN_WORKER, WorkerOptions
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Starter:
         *arguments: Any,  # noqa: ANN401 - of the plain class
         num_cpus: float | None = None,
         node: str | None = None,
+        worker: WorkerOptions = PLAIN_WORKER,
     ) -> RemoteActor:
         """Start an actor; it ends with this process at the latest.
 
@@ -86,20 +87,17 @@ class Starter:
             arguments: Of the plain class.
             num_cpus: Logical CPUs; by default those of an actor that waits for the network.
             node: The only Ray node where it may run; None spreads the actors.
+            worker: What it is given, if it runs code of the user's.
         """
         full_name = self.full_name(f"{self.prefix}{name}")
-        environment = telemetry_environment()
-        placement: dict[str, Any] = {}
-        if environment:
-            placement["runtime_env"] = {"env_vars": environment}
+        num_cpus = self.options.num_cpus if num_cpus is None else num_cpus
         actor = actor_class.options(
             name=full_name,
             namespace=self.namespace,
-            num_cpus=self.options.num_cpus if num_cpus is None else num_cpus,
             scheduling_strategy="SPREAD"
             if node is None
             else NodeAffinitySchedulingStrategy(node, soft=False),
-            **placement,
+            **worker.ray_options(num_cpus=num_cpus),
         ).remote(*arguments)
         return RemoteActor(full_name, self.namespace, actor, self.options.patience)
 

@@ -329,15 +329,38 @@ def telemetry_environment() -> dict[str, str]:
     }
 
 
+SECRET_VARIABLES = (
+    "TINKER_API_KEY",
+    "TINKER_CREDENTIAL_CMD",
+    "CLOUDFLARE_ACCESS_CLIENT_ID",
+    "CLOUDFLARE_ACCESS_CLIENT_SECRET",
+)
+"""The service's credentials."""
+_KEY = re.compile(r"\b(tml|eyJ)[-_A-Za-z0-9.]{16,}")
+"""What the service's keys and tokens look like."""
+
+
 def engine_environment() -> dict[str, str]:
     """The environment for an embedded engine: all of ours but the service's credentials."""
-    secrets = (
-        "TINKER_API_KEY",
-        "TINKER_CREDENTIAL_CMD",
-        "CLOUDFLARE_ACCESS_CLIENT_ID",
-        "CLOUDFLARE_ACCESS_CLIENT_SECRET",
-    )
-    return {name: value for name, value in os.environ.items() if name not in secrets}
+    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+
+
+def check_environment(variables: Mapping[str, str]) -> None:
+    """Refuse variables for other processes that hold a credential of the service.
+
+    They would be shown to everybody who may look at the cluster.
+
+    Raises:
+        ConfigurationError: One does, by its name or by the looks of its value.
+    """
+    for name, value in variables.items():
+        if name in SECRET_VARIABLES or _KEY.search(str(value)):
+            message = (
+                f"env_vars must not have {name}: a runtime environment is shown on Ray's dashboard "
+                "and in its logs. Set it on every node instead, before `ray start`, or let a setup "
+                "hook fetch it"
+            )
+            raise ConfigurationError(message)
 
 
 def proxy_for(origin: str) -> str | None:

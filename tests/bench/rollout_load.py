@@ -1,8 +1,8 @@
 """Runs rollouts against a service with one contender and says how fast: a process of its own.
 
-    PYTHON -m tests.bench.rollout_load BASE_URL --contender NAME [--rollouts N] [--cpu-ms MS] …
+    PYTHON -m tests.bench.rollout_load BASE_URL --contender NAME [--rollouts N] [--cpu-ms MS]
 
-``upstream`` is a plain asyncio loop over ``import tinker``: all rollouts as tasks of one event loop.
+``upstream`` is a plain asyncio loop over ``import tinker``: each rollout a task of one loop.
 ``pool`` is this package's RolloutPool on a cluster, ``local`` the same in one process. What came
 before (imports, opening, a first pass without work) does not count.
 """

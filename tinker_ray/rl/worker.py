@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.env_host import EnvHost
+from actors.worker_options import PLAIN_WORKER, WorkerOptions, run_setup_once
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import (
@@ -50,9 +51,21 @@ class CallersSampler:
 
 
 class LocalWorker:
-    """Runs groups in this process."""
+    """Runs groups in this process.
+
+    Args:
+        options: What workers are given; of these, the setup hook and the threads count here.
+
+    Raises:
+        ConfigurationError: The setup hook failed.
+    """
 
     _host: EnvHost | None = None
+    _options: WorkerOptions = PLAIN_WORKER
+
+    def __init__(self, options: WorkerOptions = PLAIN_WORKER) -> None:
+        self._options = options
+        run_setup_once(options.setup, "this process")
 
     async def run_group(
         self, builder: EnvGroupBuilder, sampler: Sampler, attempt: Attempt
@@ -64,7 +77,8 @@ class LocalWorker:
             ActorLostError: So much hangs here that the worker has to be replaced.
         """
         if self._host is None:
-            self._host = EnvHost("the rollout worker of this process")
+            name = "the rollout worker of this process"
+            self._host = EnvHost(name, threads=self._options.threads)
         if not isinstance(sampler, SamplingClient):
             sampler = CallersSampler(sampler, asyncio.get_running_loop())
         policy = SamplerPolicy(sampler, attempt.params)
