@@ -23,6 +23,7 @@ from actors.env_threads import MAX_THREADS
 from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
+from actors.task import TaskActor
 from actors.training import SLOTS, TrainingActor
 from actors.worker_options import Setup, run_setup
 from tinker_ray.core.sdk_method import carried
@@ -228,6 +229,18 @@ class RolloutShell(Shell):
         return RolloutActor(service, ledger, name=name, node=_node(), threads=threads)
 
 
+class TaskShell(Shell):
+    """:class:`TaskActor` in its process."""
+
+    component = "executor"
+
+    def build(self, name: str, setup: Setup | None, threads: int, log_level: int) -> TaskActor:
+        """Make the plain object, after what the user wants done first."""
+        run_setup(setup, f"{name} on node {_node()}")
+        dumps = ray.cloudpickle.dumps
+        return TaskActor(name, threads=threads, log_level=log_level, dumps=dumps)
+
+
 def _node() -> str:
     node: str = ray.get_runtime_context().get_node_id()
     return node
@@ -252,3 +265,5 @@ TRAINING = _bind(TrainingShell, max_concurrency=SLOTS, max_restarts=FOR_EVER)
 CHECKPOINT = _bind(CheckpointShell, max_concurrency=100, max_restarts=FOR_EVER)
 ROLLOUT = _bind(RolloutShell, max_concurrency=1000, max_restarts=0)
 """A lost one is replaced by its pool, which runs its groups elsewhere."""
+TASK = _bind(TaskShell, max_concurrency=1000, max_restarts=0)
+"""A lost one is replaced by its executor."""

@@ -35,6 +35,19 @@ class EnvLoop:
         """Run a coroutine there; cancelling this cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
+    def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it, from a thread that has no event loop to keep."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs there itself."""
+        return threading.current_thread() is self._thread
+
+    def join(self) -> None:
+        """Wait for the thread's end, after the loop was told to stop."""
+        self._thread.join(CLOSE_S)
+
     async def aclose(self) -> None:
         """Cancel what runs and end the thread, unless something blocks it; idempotent."""
         if self._thread.is_alive():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import threading
 import time
 from collections import deque
@@ -35,6 +36,7 @@ class _Call:
     outcome: asyncio.Future[Any]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     began_at: float | None = None
+    thread: int = 0
     abandoned_at: float | None = None
     has_ended: bool = False
 
@@ -63,10 +65,12 @@ class EnvThreads:
 
     Args:
         limit: How many run at once; those that are abandoned do not count.
+        interrupts: Abandoned calls get a ``CancelledError`` at their next instruction of Python.
     """
 
-    def __init__(self, limit: int = MAX_THREADS) -> None:
+    def __init__(self, limit: int = MAX_THREADS, *, interrupts: bool = False) -> None:
         self._limit = limit
+        self._interrupts = interrupts
         self._changed = threading.Condition()
         self._waiting: deque[_Call] = deque()
         self._abandoned: set[_Call] = set()
@@ -149,13 +153,16 @@ class EnvThreads:
             elif not call.has_ended and call.abandoned_at is None:
                 call.abandoned_at = time.monotonic() - (SLOW_S if hangs else 0.0)
                 self._abandoned.add(call)
+                if self._interrupts:
+                    _interrupt(call.thread)
                 self._threads -= 1
                 if self._waiting and self._threads < self._limit:
                     self._start()
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
-            call.run()
+            with contextlib.suppress(asyncio.CancelledError):  # an interruption that came late
+                call.run()
             if not self._done(call):
                 return
 
@@ -168,7 +175,7 @@ class EnvThreads:
                 self._threads -= 1
                 return None
             call = self._waiting.popleft()
-            call.began_at = time.monotonic()
+            call.began_at, call.thread = time.monotonic(), threading.get_ident()
             return call
 
     def _done(self, call: _Call) -> bool:
@@ -177,6 +184,12 @@ class EnvThreads:
             call.has_ended = True
             self._abandoned.discard(call)
             return call.abandoned_at is None
+
+
+def _interrupt(thread: int) -> None:
+    """Raise ``CancelledError`` in a thread, when it comes to its next instruction of Python."""
+    error = ctypes.py_object(asyncio.CancelledError)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
 
 
 def _in_future(error: BaseException) -> Exception:

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from tinker_ray.clients.training import TrainingClient
     from tinker_ray.clients.training import TrainingClient as BackcompatTrainingClientFuture
     from tinker_ray.core.download import Downloaded
+    from tinker_ray.rl.executor import RayExecutor
     from tinker_ray.rl.pool import RolloutPool
     from tinker_ray.transport.timeout import Timeout
 
@@ -101,6 +102,7 @@ _LAZY = {
     "LossHandle": f"{_CLIENTS}.loss_handle:LossHandle",
     "PerDatumLossFn": f"{_CLIENTS}.loss_handle:PerDatumLossFn",
     "RequestOptions": f"{_CLIENTS}.options:RequestOptions",
+    "RayExecutor": "tinker_ray.rl.executor:RayExecutor",
     "RestClient": f"{_CLIENTS}.rest:RestClient",
     "RolloutPool": "tinker_ray.rl.pool:RolloutPool",
     "SamplingClient": f"{_CLIENTS}.sampling:SamplingClient",
@@ -161,6 +163,7 @@ __all__ = [
     "Price",
     "PromptProvenanceSpan",
     "RateLimitError",
+    "RayExecutor",
     "RequestFailedError",
     "RequestOptions",
     "RestClient",

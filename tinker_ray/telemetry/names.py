@@ -35,6 +35,9 @@ ROLLOUT_EPISODE: Final = "rollout.episode"
 ENV_STEP: Final = "env.step"
 """One action executed by an environment."""
 
+EXECUTOR_TASK: Final = "executor.task"
+"""A function that an executor was given, as its worker executes it."""
+
 # Spans of sampling.
 SAMPLE: Final = "sample"
 """One sample operation as its caller sees it: waits, attempts, polling."""
