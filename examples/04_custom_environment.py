@@ -62,9 +62,8 @@ async def main() -> None:
         encode, rng = training.get_tokenizer().encode, random.Random(0)  # noqa: S311
         for step in range(STEPS):
             sums = [(rng.randrange(100), rng.randrange(100)) for _ in range(16)]
-            builders = [
-                SecondChances(encode(f"{a}+{b}="), encode(f"{a + b}<|eos|>")) for a, b in sums
-            ]
+            texts = [(f"{a}+{b}=", f"{a + b}<|eos|>") for a, b in sums]
+            builders = [SecondChances(encode(asks), encode(answers)) for asks, answers in texts]
             sampler = await training.save_weights_and_get_sampling_client_async()
             groups = [group async for group in pool.run(builders, sampler, PARAMS)]
             await asyncio.gather(
@@ -73,8 +72,8 @@ async def main() -> None:
             )
             turns = [len(t.transitions) for group in groups for t in group.trajectories_G]
             rewards = [reward for group in groups for reward in group.get_total_rewards()]
-            print(f"step {step + 1:3d}  reward {sum(rewards) / len(rewards):.3f}  ", end="")
-            print(f"turns {sum(turns) / len(turns):.2f}", flush=True)
+            reward, turn = sum(rewards) / len(rewards), sum(turns) / len(turns)
+            print(f"step {step + 1:3d}  reward {reward:.3f}  turns {turn:.2f}", flush=True)
 
 
 asyncio.run(main())

@@ -29,6 +29,9 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("04_custom_environment.py", ("2",), "local", "turns"),
         ("05_custom_loss.py", ("2",), "local", "preferred"),
         ("06_drop_in.py", (), "local", "which is tinker_ray"),
+        ("07_tool_environment.py", ("1",), "local", "turns"),
+        ("08_rollout_pool.py", ("11",), "local", "= delivered 10 + dropped {'environment': 1}"),
+        ("09_evaluation.py", ("4",), "local", "held out, greedy"),
     ],
 )
 def test_an_example_runs_and_says_something(
@@ -50,6 +53,11 @@ def test_an_example_runs_and_says_something(
     assert command.survivors(tmp_path) == []
 
 
+def test_every_example_is_short() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert {} == {name: length for name, length in lengths.items() if length >= 80}
+
+
 def test_every_example_is_run() -> None:
     run = {
         "01_sample.py",
@@ -58,5 +66,8 @@ def test_every_example_is_run() -> None:
         "04_custom_environment.py",
         "05_custom_loss.py",
         "06_drop_in.py",
+        "07_tool_environment.py",
+        "08_rollout_pool.py",
+        "09_evaluation.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.e2e import command
@@ -27,6 +28,24 @@ def test_the_demo_learns_to_add_on_ray_and_leaves_nothing_running(tmp_path: Path
     assert "run directory:" in output
     assert "held-out problems, after training:" in output
     assert command.survivors(tmp_path) == []
+
+
+def test_a_model_learns_to_use_a_tool_over_several_turns(
+    tmp_path: Path, embedded_engine: str
+) -> None:
+    config = str(command.REPOSITORY / "examples" / "sums.toml")
+    output = command.run(
+        *command.CLI,
+        *("train", config, "--seed", "0", "--steps", "4"),
+        *("--set", "eval_every=0", "--set", "eval_samples=2"),
+        cwd=tmp_path,
+        TINKER_RAY_HOME=os.environ["TINKER_RAY_HOME"],
+    )
+    summary = command.summary(tmp_path)
+    assert summary["accuracy_before"] <= 0.25, output
+    assert summary["accuracy_after"] >= 0.40, output
+    transcript = (tmp_path / "runs" / "latest" / "rollouts" / "after.txt").read_text()
+    assert transcript.count(" in 3 turns") >= 64
 
 
 def test_a_run_takes_its_settings_from_a_file(tmp_path: Path) -> None:

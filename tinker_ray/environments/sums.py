@@ -54,7 +54,7 @@ class SumEnv:
             first, second, *rest = self._left
             self._left = [int(calculate(f"{first}+{second}")), *rest]
             self._calls += 1
-            return Turn(self._shown(), reward=-self._fee)
+            return Turn(self._shown(), reward=0.0 - self._fee)
         is_right = answer.strip() == str(self._total)
         return Turn(
             "",
