@@ -32,7 +32,7 @@ def test_groups_of_the_cookbook_run_in_a_pool_as_they_do_in_its_own_loop(
     assert [[0.0, 0.0], [0.0, 0.0]] == [group["rewards"] for group in guessing["pool"]]
 
     greedy = results["greedy"]
-    assert greedy["cookbook"] == greedy["pool"]
+    assert greedy["cookbook"] == greedy["pool"] == greedy["executor"]
     drawn = results["drawn"]
     assert drawn["here"] == drawn["pool"]
     assert [[1, 1, 1, 1], [1, 1, 1, 1], [3, 3, 3, 3]] == turns(drawn["pool"])

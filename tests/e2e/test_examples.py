@@ -32,6 +32,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("07_tool_environment.py", ("1",), "local", "turns"),
         ("08_rollout_pool.py", ("11",), "local", "= delivered 10 + dropped {'environment': 1}"),
         ("09_evaluation.py", ("4",), "local", "held out, greedy"),
+        ("10_executor.py", ("3",), "cluster", "MemoryError"),
     ],
 )
 def test_an_example_runs_and_says_something(
@@ -69,5 +70,6 @@ def test_every_example_is_run() -> None:
         "07_tool_environment.py",
         "08_rollout_pool.py",
         "09_evaluation.py",
+        "10_executor.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run

@@ -14,7 +14,11 @@ from tinker_cookbook.completers import TinkerTokenCompleter, TokenCompleter, Tok
 from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDataset
 from tinker_cookbook.recipes.multiplayer_rl.guess_number.env import GuessNumberEnvGroupBuilder
 from tinker_cookbook.rl.message_env import EnvFromMessageEnv, MessageEnv, MessageStepResult
-from tinker_cookbook.rl.rollouts import do_group_rollout
+from tinker_cookbook.rl.rollouts import (
+    do_group_rollout,
+    do_group_rollout_and_filter_constant_reward,
+    set_rollout_executor,
+)
 from tinker_cookbook.rl.types import EnvGroupBuilder
 from tinker_cookbook.tokenizer_utils import get_tokenizer
 
@@ -162,6 +166,23 @@ async def guessing(renderer, tokenizer):
     }
 
 
+async def by_executor(builders, sampler):
+    """Let the cookbook's loop send its groups to the executor that it was given."""
+    groups = await asyncio.gather(
+        *(
+            do_group_rollout_and_filter_constant_reward(
+                sampler,
+                builder,
+                MAX_TOKENS,
+                temperature=0.0,
+                do_remove_constant_reward_groups=False,
+            )
+            for builder in builders
+        )
+    )
+    return [plain(group) for group in groups]
+
+
 async def on_the_engine(renderer, results):
     """Run groups on a service: by the cookbook and by hand here, by a pool on Ray."""
     builders = [
@@ -182,6 +203,9 @@ async def on_the_engine(renderer, results):
             sampler = await service.create_sampling_client_async(base_model="tinker-ray/tiny-adder")
             results["greedy"]["pool"] = await in_pool(builders, sampler, greedy)
             results["drawn"]["pool"] = await in_pool(builders, sampler, drawn)
+            with tinker_ray.RayExecutor(max_workers=1) as executor:
+                set_rollout_executor(executor)
+                results["greedy"]["executor"] = await by_executor(builders, sampler)
     finally:
         tinker_ray.shutdown()
 
