@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +40,10 @@ class WordTokenizer:
         *,
         tokenize: bool,
         add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
     ) -> str:
         assert not tokenize
-        text = ""
+        text = "".join(f"[{tool['function']['name']}]" for tool in tools)
         for place, message in enumerate(messages):
             content = message["content"]
             if message["role"] == "assistant":

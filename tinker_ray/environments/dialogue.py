@@ -6,17 +6,20 @@ said next is appended to them, so that an episode stays one sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rollouts import StopCondition
 
+Message: TypeAlias = Mapping[str, Any]
+"""What somebody says, as chat templates take it: ``role``, ``content``, and what a role needs."""
+
 _MARK = "0"
 """Stands for an answer where the template is asked what it puts around one."""
-_ANSWER = {"role": "assistant", "content": _MARK}
+_ANSWER: dict[str, Any] = {"role": "assistant", "content": _MARK}
 
 
 class Tokenizer(Protocol):
@@ -64,7 +67,16 @@ class Dialogue:
 
     def opening(self, text: str) -> list[int]:
         """Begin: what the environment says first, up to where the model answers."""
-        return self._encode(self._render([self._user(text)], asks=True))
+        return self.conversation([_user(text)])
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+        """Begin with a whole conversation, up to where the model answers.
+
+        Args:
+            messages: As chat templates take them, with ``role`` and ``content``.
+            tools: What the model may call, as chat templates take it.
+        """
+        return self._encode(self._render(messages, tools=tools, asks=True))
 
     def reply(self, action: Sequence[int], text: str) -> list[int]:
         """Go on: what follows the model's tokens, up to where it answers again.
@@ -73,8 +85,17 @@ class Dialogue:
             action: The model's turn; its end is added if it was cut off.
             text: What the environment says next.
         """
+        return self.continuation(action, [_user(text)])
+
+    def continuation(self, action: Sequence[int], messages: Sequence[Message]) -> list[int]:
+        """Go on with several messages, such as the results of tools.
+
+        Args:
+            action: The model's turn; its end is added if it was cut off.
+            messages: What is said next, none of it by the model.
+        """
         end = self._end[1:] if self._ends(action) else self._end
-        return [*end, *self._encode(self._said(text))]
+        return [*end, *self._encode(self._said(messages))]
 
     def read(self, action: Sequence[int]) -> str:
         """Return the words of the model's turn, without its end."""
@@ -84,17 +105,17 @@ class Dialogue:
         return bool(self._end) and list(action[-1:]) == self._end[:1]
 
     def _end_of_turn(self) -> list[int]:
-        return self._encode(self._after_answer(self._render([self._user(""), _ANSWER])))
+        return self._encode(self._after_answer(self._render([_user(""), _ANSWER])))
 
-    def _said(self, text: str) -> str:
+    def _said(self, messages: Sequence[Message]) -> str:
         """Render what comes between the end of an answer and the next one.
 
         Templates may shorten earlier answers, and do not say where one ends: it ends with what
         they put behind the last one, the first time that this follows the first message.
         """
-        end = self._after_answer(self._render([self._user(""), _ANSWER]))
-        rendered = self._render([self._user(""), _ANSWER, self._user(text)], asks=True)
-        begins = len(self._render([self._user("")]))
+        end = self._after_answer(self._render([_user(""), _ANSWER]))
+        rendered = self._render([_user(""), _ANSWER, *messages], asks=True)
+        begins = len(self._render([_user("")]))
         place = rendered.find(end, begins)
         if not end or place < 0:
             message = "the chat template does not end an answer in the middle as it does at the end"
@@ -105,13 +126,12 @@ class Dialogue:
     def _after_answer(rendered: str) -> str:
         return rendered[rendered.rindex(_MARK) + len(_MARK) :]
 
-    def _user(self, text: str) -> dict[str, str]:
-        return {"role": "user", "content": text}
-
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _render(self, messages: list[dict[str, str]], *, asks: bool = False) -> str:
+    def _render(
+        self, messages: Sequence[Message], *, tools: Sequence[Any] = (), asks: bool = False
+    ) -> str:
         if self._system is not None:
             messages = [{"role": "system", "content": self._system}, *messages]
         template: Any = getattr(self._tokenizer, "apply_chat_template", None)
@@ -120,8 +140,13 @@ class Dialogue:
                 f"{self._tokenizer!r} has no chat template: give a model that was made to chat"
             )
             raise ConfigurationError(message)
-        text: str = template(messages, tokenize=False, add_generation_prompt=asks)
+        more = {"tools": list(tools)} if tools else {}
+        text: str = template(list(messages), tokenize=False, add_generation_prompt=asks, **more)
         return text
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
 
 
 def _named(name: str, system: str | None) -> Dialogue:
