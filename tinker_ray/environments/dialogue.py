@@ -54,7 +54,10 @@ class Dialogue:
     def __init__(self, tokenizer: Tokenizer, system: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._system = system
-        self._end = self._end_of_turn()
+        asked, answered = self._render([_user("")]), self._render([_user(""), _ANSWER])
+        self._asked_characters = len(asked)
+        self._end_text = answered[answered.rindex(_MARK) + len(_MARK) :]
+        self._end = self._encode(self._end_text)
         ends_by_itself = self._end[:1] == [getattr(tokenizer, "eos_token_id", None)]
         self.stop: StopCondition = None if ends_by_itself or not self._end else self._end[:1]
 
@@ -104,27 +107,18 @@ class Dialogue:
     def _ends(self, action: Sequence[int]) -> bool:
         return bool(self._end) and list(action[-1:]) == self._end[:1]
 
-    def _end_of_turn(self) -> list[int]:
-        return self._encode(self._after_answer(self._render([_user(""), _ANSWER])))
-
     def _said(self, messages: Sequence[Message]) -> str:
         """Render what comes between the end of an answer and the next one.
 
         Templates may shorten earlier answers, and do not say where one ends: it ends with what
         they put behind the last one, the first time that this follows the first message.
         """
-        end = self._after_answer(self._render([_user(""), _ANSWER]))
         rendered = self._render([_user(""), _ANSWER, *messages], asks=True)
-        begins = len(self._render([_user("")]))
-        place = rendered.find(end, begins)
-        if not end or place < 0:
+        place = rendered.find(self._end_text, self._asked_characters) if self._end_text else -1
+        if place < 0:
             message = "the chat template does not end an answer in the middle as it does at the end"
             raise ConfigurationError(message)
-        return rendered[place + len(end) :]
-
-    @staticmethod
-    def _after_answer(rendered: str) -> str:
-        return rendered[rendered.rindex(_MARK) + len(_MARK) :]
+        return rendered[place + len(self._end_text) :]
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

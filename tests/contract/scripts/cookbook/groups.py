@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import tinker
 from tinker_cookbook import renderers
 from tinker_cookbook.completers import TinkerTokenCompleter, TokenCompleter, TokensWithLogprobs
-from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDataset
+from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDatasetBuilder
 from tinker_cookbook.recipes.multiplayer_rl.guess_number.env import GuessNumberEnvGroupBuilder
 from tinker_cookbook.rl.message_env import EnvFromMessageEnv, MessageEnv, MessageStepResult
 from tinker_cookbook.rl.rollouts import (
@@ -23,6 +23,7 @@ from tinker_cookbook.rl.types import EnvGroupBuilder
 from tinker_cookbook.tokenizer_utils import get_tokenizer
 
 import tinker_ray
+from tinker_ray.environments.cookbook import dataset_of
 from tinker_ray.rollouts import RolloutParams, SamplerPolicy, derive_seed, run_group
 
 TOKENIZER_FOLDER = sys.argv[-1]
@@ -185,10 +186,15 @@ async def by_executor(builders, sampler):
 
 async def on_the_engine(renderer, results):
     """Run groups on a service: by the cookbook and by hand here, by a pool on Ray."""
-    builders = [
-        *ArithmeticDataset(batch_size=2, renderer=renderer, group_size=4).get_batch(0),
-        QuizGroupBuilder((12, 30), renderer),
-    ]
+    arithmetic = ArithmeticDatasetBuilder(
+        batch_size=2,
+        model_name_for_tokenizer=TOKENIZER_FOLDER,
+        renderer_name="role_colon",
+        n_batches=3,
+        group_size=4,
+    )
+    dataset = await asyncio.to_thread(dataset_of, arithmetic)
+    builders = [*dataset.batch(3), QuizGroupBuilder((12, 30), renderer)]
     greedy = RolloutParams(max_tokens=MAX_TOKENS, temperature=0.0)
     drawn = RolloutParams(max_tokens=MAX_TOKENS, temperature=HOT, seed=SEED)
     async with tinker.ServiceClient() as service:
