@@ -35,8 +35,9 @@ def test_groups_of_the_cookbook_run_in_a_pool_as_they_do_in_its_own_loop(
     assert greedy["cookbook"] == greedy["pool"] == greedy["executor"]
     drawn = results["drawn"]
     assert drawn["here"] == drawn["pool"]
-    assert [[1, 1, 1, 1], [1, 1, 1, 1], [3, 3, 3, 3]] == turns(drawn["pool"])
-    quiz = drawn["pool"][-1]
+    assert [[1, 1, 1, 1], [1, 1, 1, 1], [3, 3, 3, 3]] == turns(drawn["pool"][:3])
+    quiz, limited = drawn["pool"][2:]
     assert ["completed"] * 4 == [episode["stop_reason"] for episode in quiz["episodes"]]
     assert [{"envs": 4}] * 4 == quiz["metrics"]
+    assert ["max_tokens"] * 4 == [episode["stop_reason"] for episode in limited["episodes"]]
     assert 4 == len({str(episode["turns"]) for episode in quiz["episodes"]})

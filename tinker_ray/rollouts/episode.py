@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinker_ray.errors import TinkerError
+from tinker_ray.rollouts.allowance import ROLLOUT_TIMEOUT, allowance_of, tell_tool_calls
+from tinker_ray.rollouts.course import Course, without_a_turn
 from tinker_ray.rollouts.env import ActionExtra
 from tinker_ray.rollouts.failure import (
     FailureKind,
@@ -20,28 +22,18 @@ from tinker_ray.rollouts.failure import (
     describe,
 )
 from tinker_ray.rollouts.host import ONE_BY_ONE, Host, LimitReachedError
-from tinker_ray.rollouts.trajectory import (
-    Metrics,
-    Observation,
-    TokensWithLogprobs,
-    Trajectory,
-    Transition,
-)
+from tinker_ray.rollouts.trajectory import TokensWithLogprobs, Trajectory
 from tinker_ray.rollouts.worker import UNLIMITED, Timeouts
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
-from tinker_ray.types import ModelInput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tinker_ray.rollouts.env import Env, Overflow, Start, StepResult, StopCondition
+    from tinker_ray.rollouts.env import Env, Start, StepResult
     from tinker_ray.rollouts.policy import Policy
 
 T = TypeVar("T")
-
-STOP_METRIC = "stop/"
-"""Begins the metric by which an environment says why an episode ended: ``stop/max_turns``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +77,37 @@ class Stages:
     async def first_observation(self, env: Env) -> Start:
         """Ask an environment how it begins."""
         limit_s = self.timeouts.setup_s
+        tell_tool_calls(env)
         start: Start = await self.ask(
             "initial_observation", env.initial_observation, limit_s=limit_s
         )
         return start
 
     async def draw(
-        self,
-        prompt: tuple[Observation, StopCondition],
-        *,
-        turn: int,
-        lane: int,
-        num_samples: int = 1,
+        self, course: Course, *, lane: int, num_samples: int = 1
     ) -> list[TokensWithLogprobs]:
-        """Draw actions.
+        """Draw the next action of an episode, or of several that have come as far.
+
+        Args:
+            course: Of the episode.
+            lane: The first episode's place in its group.
+            num_samples: How many episodes there are.
 
         Raises:
             RolloutFailedError: The sampler raised, or took too long.
         """
-        work = self.policy.act(*prompt, num_samples=num_samples, turn=turn, lane=lane)
+        work = self.policy.act(
+            course.observation,
+            course.stop,
+            num_samples=num_samples,
+            turn=len(course.transitions),
+            lane=lane,
+            max_tokens=course.action_tokens,
+        )
+        limit_s = course.allowance.draw_s
+        limits = [limit for limit in (limit_s, self.timeouts.sampling_s) if limit is not None]
         try:
-            return await self._limited(work, self.timeouts.sampling_s)
+            return await self._limited(work, min(limits, default=None))
         except LimitReachedError as error:
             raise _out_of_time("sample", error) from None
         except Exception as error:  # the border to whatever samples
@@ -137,41 +139,40 @@ class Stages:
         """
         with span(names.ROLLOUT_EPISODE, attributes={names.EPISODE: lane}):
             if not isinstance(start, tuple):
-                return _without_a_turn(start)
-            turns = self._take_turns(env, start, action, lane)
+                return without_a_turn(start)
+            course = Course(*start, allowance=allowance_of(env))
             try:
-                return await self._limited(turns, self.timeouts.episode_s)
+                return await self._limited(
+                    self._run(env, course, action, lane), self.timeouts.episode_s
+                )
             except LimitReachedError as error:
                 raise _out_of_time("episode", error) from None
 
-    async def _take_turns(
-        self,
-        env: Env,
-        start: tuple[Observation, StopCondition],
-        action: TokensWithLogprobs | None,
-        lane: int,
+    async def _run(
+        self, env: Env, course: Course, action: TokensWithLogprobs | None, lane: int
     ) -> Trajectory:
-        observation, stop = start
-        transitions: list[Transition] = []
+        """Take turns for as long as the environment allows, by its own limits."""
+        turns = self._take_turns(env, course, action, lane)
+        try:
+            return await self._limited(turns, course.allowance.episode_s)
+        except LimitReachedError:
+            return course.cut_short(ROLLOUT_TIMEOUT)
+
+    async def _take_turns(
+        self, env: Env, course: Course, action: TokensWithLogprobs | None, lane: int
+    ) -> Trajectory:
         while True:
-            turn = len(transitions)
             if action is None:
-                [action] = await self.draw((observation, stop), turn=turn, lane=lane)
-            with span(names.ENV_STEP, attributes={names.TURN: turn}):
+                reason = course.limit_reached
+                if reason is not None:
+                    return course.cut_short(reason)
+                [action] = await self.draw(course, lane=lane)
+            with span(names.ENV_STEP, attributes={names.TURN: len(course.transitions)}):
                 result = await self.step(env, action)
-            transitions.append(
-                Transition(
-                    ob=observation,
-                    ac=action,
-                    reward=result.reward,
-                    episode_done=result.episode_done,
-                    metrics=result.metrics,
-                    logs=result.logs,
-                )
-            )
-            observation, stop, action = result.next_observation, result.next_stop_condition, None
+            course.take(action, result)
+            action = None
             if result.episode_done:
-                return Trajectory(transitions, observation, _stop_reason(result.metrics))
+                return course.ended()
 
     async def _limited(self, work: Awaitable[T], limit_s: float | None) -> T:
         return await (work if limit_s is None else self.host.within(work, limit_s))
@@ -211,22 +212,3 @@ def takes_extra(kind: type[Any]) -> bool:
 def _out_of_time(stage: str, error: LimitReachedError) -> RolloutFailedError:
     kind: FailureKind = "stall" if error.hangs else "timeout"
     return RolloutFailedError(kind=kind, stage=stage, detail=str(error))
-
-
-def _stop_reason(metrics: Metrics) -> str | None:
-    found = (name.removeprefix(STOP_METRIC) for name in metrics if name.startswith(STOP_METRIC))
-    return next(found, None)
-
-
-def _without_a_turn(overflow: Overflow) -> Trajectory:
-    """Make the trajectory of an episode whose first prompt would have been too long."""
-    nothing = ModelInput.empty()
-    end = Transition(
-        ob=nothing,
-        ac=TokensWithLogprobs([], []),
-        reward=overflow.reward,
-        episode_done=True,
-        metrics=overflow.metrics,
-        logs=overflow.logs,
-    )
-    return Trajectory([end], nothing, _stop_reason(overflow.metrics))

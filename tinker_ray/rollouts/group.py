@@ -11,6 +11,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinker_ray.rollouts.allowance import allowance_of
+from tinker_ray.rollouts.course import Course
 from tinker_ray.rollouts.episode import Stages
 from tinker_ray.rollouts.failure import RolloutFailedError, describe
 from tinker_ray.rollouts.host import ONE_BY_ONE, Host
@@ -70,6 +72,7 @@ class _Lane:
     number: int
     env: Env
     start: Start | None = None
+    course: Course | None = None
     action: TokensWithLogprobs | None = None
     trajectory: Trajectory | None = None
     failure: RolloutFailedError | None = None
@@ -121,14 +124,16 @@ class _Group:
 
     async def _begin(self, lane: _Lane) -> None:
         lane.start = await self._stages.first_observation(lane.env)
+        if isinstance(lane.start, tuple):
+            lane.course = Course(*lane.start, allowance=allowance_of(lane.env))
 
     def _by_start(self) -> list[list[_Lane]]:
         """Gather the lanes whose first action is drawn with one request."""
         gathered: list[list[_Lane]] = []
         for lane in self._living():
-            if not isinstance(lane.start, tuple):
+            if lane.course is None or lane.course.limit_reached is not None:
                 continue
-            lanes = next((lanes for lanes in gathered if lanes[0].start == lane.start), None)
+            lanes = next((lanes for lanes in gathered if lanes[0].course == lane.course), None)
             if lanes is None:
                 gathered.append([lane])
             else:
@@ -136,11 +141,9 @@ class _Group:
         return gathered
 
     async def _first_actions(self, *lanes: _Lane) -> None:
-        start = lanes[0].start
-        assert isinstance(start, tuple)  # noqa: S101 - only such lanes are gathered
-        actions = await self._stages.draw(
-            start, turn=0, lane=lanes[0].number, num_samples=len(lanes)
-        )
+        course = lanes[0].course
+        assert course is not None  # noqa: S101 - only such lanes are gathered
+        actions = await self._stages.draw(course, lane=lanes[0].number, num_samples=len(lanes))
         for lane, action in zip(lanes, actions, strict=True):
             lane.action = action
 

@@ -38,7 +38,7 @@ class Sampler(Protocol):
 class Policy(Protocol):
     """Draws actions."""
 
-    async def act(
+    async def act(  # noqa: PLR0913 - all of one draw
         self,
         observation: Observation,
         stop: StopCondition,
@@ -46,6 +46,7 @@ class Policy(Protocol):
         num_samples: int,
         turn: int,
         lane: int,
+        max_tokens: int | None = None,
     ) -> list[TokensWithLogprobs]:
         """Draw ``num_samples`` actions for one observation.
 
@@ -55,6 +56,7 @@ class Policy(Protocol):
             num_samples: How many episodes share the observation.
             turn: Number of the turn, from 0.
             lane: Number of the first of these episodes in its group.
+            max_tokens: Longest action, if that is less than the policy's own limit.
         """
         ...
 
@@ -83,7 +85,7 @@ class SamplerPolicy:
     sampler: Sampler
     params: RolloutParams
 
-    async def act(
+    async def act(  # noqa: PLR0913 - all of one draw
         self,
         observation: Observation,
         stop: StopCondition,
@@ -91,11 +93,12 @@ class SamplerPolicy:
         num_samples: int,
         turn: int,
         lane: int,
+        max_tokens: int | None = None,
     ) -> list[TokensWithLogprobs]:
         """Draw actions with one sampling call."""
-        seed = self.params.seed
+        seed, longest = self.params.seed, self.params.max_tokens
         params = SamplingParams(
-            max_tokens=self.params.max_tokens,
+            max_tokens=longest if max_tokens is None else min(longest, max_tokens),
             temperature=self.params.temperature,
             top_p=self.params.top_p,
             stop=stop,

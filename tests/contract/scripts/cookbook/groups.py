@@ -14,6 +14,7 @@ from tinker_cookbook.completers import TinkerTokenCompleter, TokenCompleter, Tok
 from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDatasetBuilder
 from tinker_cookbook.recipes.multiplayer_rl.guess_number.env import GuessNumberEnvGroupBuilder
 from tinker_cookbook.rl.message_env import EnvFromMessageEnv, MessageEnv, MessageStepResult
+from tinker_cookbook.rl.rollout_limits import RolloutLimits
 from tinker_cookbook.rl.rollouts import (
     do_group_rollout,
     do_group_rollout_and_filter_constant_reward,
@@ -92,9 +93,13 @@ class Quiz(MessageEnv):
 class QuizGroupBuilder(EnvGroupBuilder):
     numbers: tuple[int, int]
     renderer: renderers.Renderer
+    limits: RolloutLimits | None = None
 
     async def make_envs(self):
-        return [EnvFromMessageEnv(self.renderer, Quiz(self.numbers)) for _ in range(4)]
+        quizzes = [Quiz(self.numbers) for _ in range(4)]
+        return [
+            EnvFromMessageEnv(self.renderer, quiz, rollout_limits=self.limits) for quiz in quizzes
+        ]
 
     async def compute_group_rewards(self, trajectory_group, env_group):
         longest = max(len(trajectory.transitions) for trajectory in trajectory_group)
@@ -194,7 +199,11 @@ async def on_the_engine(renderer, results):
         group_size=4,
     )
     dataset = await asyncio.to_thread(dataset_of, arithmetic)
-    builders = [*dataset.batch(3), QuizGroupBuilder((12, 30), renderer)]
+    builders = [
+        *dataset.batch(3),
+        QuizGroupBuilder((12, 30), renderer),
+        QuizGroupBuilder((1, 30), renderer, RolloutLimits(max_trajectory_tokens=60)),
+    ]
     greedy = RolloutParams(max_tokens=MAX_TOKENS, temperature=0.0)
     drawn = RolloutParams(max_tokens=MAX_TOKENS, temperature=HOT, seed=SEED)
     async with tinker.ServiceClient() as service:
