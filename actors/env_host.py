@@ -13,6 +13,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.env_loop import EnvLoop, at_once
+from actors.env_pace import EnvPace
 from actors.env_threads import MAX_THREADS, EnvThreads
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import Policy, TrajectoryGroup, run_group
@@ -44,12 +45,13 @@ class EnvHost:
         self._name = name
         self._loop = EnvLoop()
         self._threads = EnvThreads(threads)
+        self._pace = EnvPace()
         self._max_hanging = max_hanging
         self._stuck_s = 0.0
 
     def __repr__(self) -> str:
         """Show the threads."""
-        return f"EnvHost({self._threads!r})"
+        return f"EnvHost({self._pace!r}, {self._threads!r})"
 
     async def run_group(
         self, builder: EnvGroupBuilder, policy: Policy, attempt: Attempt
@@ -61,14 +63,7 @@ class EnvHost:
             ActorLostError: So much hangs here that the worker has to be replaced.
         """
         self._check()
-        work = run_group(
-            builder,
-            policy,
-            host=self,
-            timeouts=attempt.timeouts,
-            min_episodes=attempt.min_episodes,
-        )
-        running = asyncio.ensure_future(self._loop.run(work))
+        running = asyncio.ensure_future(self._loop.run(self._in_turn(builder, policy, attempt)))
         limit_s = _longest(attempt.timeouts)
         try:
             while not running.done():
@@ -84,6 +79,18 @@ class EnvHost:
         """Cancel the groups and let the threads end; idempotent."""
         await self._loop.aclose()
         self._threads.close()
+
+    async def _in_turn(
+        self, builder: EnvGroupBuilder, policy: Policy, attempt: Attempt
+    ) -> TrajectoryGroup:
+        async with self._pace.turn():
+            return await run_group(
+                builder,
+                policy,
+                host=self,
+                timeouts=attempt.timeouts,
+                min_episodes=attempt.min_episodes,
+            )
 
     # --- what episodes call, on the environments' event loop --------------------------------------
 

@@ -4,7 +4,7 @@
 
 ``upstream`` is a plain asyncio loop over ``import tinker``: each rollout a task of one loop.
 ``pool`` is this package's RolloutPool on a cluster, ``local`` the same in one process. What came
-before (imports, opening, a first pass without work) does not count.
+before (imports, opening, a first pass of one turn) does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.rollout_env import AsyncEnv, PlainEnv, Work
@@ -124,8 +124,8 @@ class Pool:
 
 
 async def measure(contender: Any, rollouts: int, work: Work) -> dict[str, float]:  # noqa: ANN401
-    """Run the rollouts once without work, then as asked for."""
-    await contender.run(rollouts, Work(turns=1))
+    """Run one turn of each rollout, which brings everything up, then all of them."""
+    await contender.run(rollouts, replace(work, turns=1))
     pids = actor_pids()
     cpu, start = cpu_seconds(pids), time.perf_counter()
     latencies = await contender.run(rollouts, work)

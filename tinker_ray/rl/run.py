@@ -104,6 +104,7 @@ class Run:
         self._ready: deque[FinishedGroup] = deque()
         self._awake = asyncio.Event()
         self._num_offered = 0
+        self._is_begun = False
         self._is_exhausted = False
         self._error: TinkerError | None = None
 
@@ -136,6 +137,8 @@ class Run:
 
     async def groups(self) -> AsyncGenerator[FinishedGroup]:
         """Yield groups as they finish."""
+        self._is_begun = True  # with all workers there, each gets its share of the first groups
+        self._offer()
         try:
             while True:
                 while self._ready:
@@ -159,9 +162,13 @@ class Run:
 
     def _tell(self, event: Event) -> None:
         self._obey(self._dispatcher.handle(event))
+        if self._is_begun:
+            self._offer()
+        self._awake.set()
+
+    def _offer(self) -> None:
         while not self._is_exhausted and self._error is None and self._dispatcher.is_hungry:
             self._offer_next()
-        self._awake.set()
 
     def _offer_next(self) -> None:
         builder = next(self._builders, None)

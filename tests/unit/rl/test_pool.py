@@ -222,3 +222,21 @@ async def test_cancelling_the_consumer_leaves_no_task_behind() -> None:
 async def test_a_pool_that_is_not_open_says_so() -> None:
     with pytest.raises(StaleHandleError, match="not open"):
         await anext(RolloutPool(1).run(builders(1), ONE))
+
+
+async def test_the_first_groups_are_shared_out_evenly() -> None:
+    workers = [GatedWorker(), GatedWorker()]
+    queue: list[PoolWorker] = list(workers)
+
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
+        return queue.pop(0)
+
+    async with (
+        RolloutPool(2, groups_per_worker=8, open_worker=open_worker) as pool,
+        aclosing(pool.run(builders(10), ONE)) as groups,
+    ):
+        for worker in workers:
+            worker.gate(0).set()
+            worker.gate(1).set()
+        await anext(groups)
+        assert [5, 5] == [len(worker.begun) for worker in workers]
