@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from actors.worker_options import PLAIN_WORKER, WorkerOptions
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.rl.worker import LocalWorker
@@ -32,7 +33,7 @@ class PoolWorker(RolloutWorker, Protocol):
 class RolloutHost(Protocol):
     """A runtime with room for rollout workers beside its session."""
 
-    async def open_rollout(self, number: int) -> PoolWorker:
+    async def open_rollout(self, number: int, worker: WorkerOptions) -> PoolWorker:
         """Open the worker of a number that is not used twice."""
         ...
 
@@ -63,15 +64,23 @@ class BridgedWorker:
         await APIFuture.start(self._worker.close())
 
 
-async def open_worker(sampler: Sampler, number: int) -> PoolWorker:
+async def open_worker(
+    sampler: Sampler, number: int, options: WorkerOptions = PLAIN_WORKER
+) -> PoolWorker:
     """Open a worker beside the session of a sampling client; for other samplers, in this process.
 
+    Args:
+        sampler: A sampling client, or any other sampler.
+        number: Not used twice.
+        options: What the worker is given; resources count on a cluster alone.
+
     Raises:
+        ConfigurationError: The setup hook failed.
         TinkerError: The session or the worker could not be opened.
     """
     if isinstance(sampler, SamplingClient):
         session = sampler._session  # noqa: SLF001 - the runtime is the clients' own business
         runtime = await APIFuture.start(session.runtime())
         if isinstance(runtime, RolloutHost):
-            return BridgedWorker(await APIFuture.start(runtime.open_rollout(number)))
-    return LocalWorker()
+            return BridgedWorker(await APIFuture.start(runtime.open_rollout(number, options)))
+    return LocalWorker(options)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from actors.env_loop import at_once
+from actors.env_threads import MAX_THREADS
+from actors.worker_options import WorkerOptions
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.rl import placement
 from tinker_ray.rl.placement import PoolWorker
@@ -25,8 +28,10 @@ from tinker_ray.rollouts import (
     EnvGroupBuilder,
     RolloutParams,
     Sampler,
+    Timeouts,
 )
 from tinker_ray.rollouts.dispatcher import DEFAULT_RETRIES
+from tinker_ray.rollouts.worker import UNLIMITED
 
 LOSSES_PER_WORKER = 3
 """Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
@@ -44,27 +49,57 @@ class RolloutPool:
         groups_per_worker: How many groups each runs at once.
         retries: How often a group is run again after infrastructure failures.
         window: How many groups may be under way or not yet taken; None means twice the capacity.
+        timeouts: How long each stage of a group may take.
+        min_episodes: A group of which so many episodes come to their end counts without those that
+            fail; None wants all.
+        setup: A function that each worker process calls once, before anything else.
+        num_cpus: Logical CPUs of a worker on a cluster; None takes 0.1, for environments that wait
+            more than they compute.
+        num_gpus: Its logical GPUs.
+        resources: Its custom resources, which also pin workers to the nodes that have them.
+        runtime_env: Ray's, for the workers.
+        threads: How many blocking calls of environments a worker makes at once.
         open_worker: Opens a worker; by default where the sampler's session is: in this process
             or, on a cluster, as an actor.
+
+    Raises:
+        ConfigurationError: A number is out of its range, or there is a key in ``runtime_env``.
 
     Attributes:
         account: What became of the groups of the newest run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is to choose
         self,
         workers: int = 2,
         *,
         groups_per_worker: int = 16,
         retries: int = DEFAULT_RETRIES,
         window: int | None = None,
+        timeouts: Timeouts = UNLIMITED,
+        min_episodes: int | None = None,
+        setup: Callable[[], object] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        resources: Mapping[str, float] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        threads: int = MAX_THREADS,
         open_worker: OpenWorker | None = None,
     ) -> None:
+        options = WorkerOptions(
+            setup=setup,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources or {},
+            runtime_env=runtime_env or {},
+            threads=threads,
+        )
+        self._stages = (timeouts, min_episodes)
         self._num_workers = workers
         self._groups_per_worker = groups_per_worker
         self._retries = retries
         self._window = window
-        self._open_worker = open_worker or placement.open_worker
+        self._open_worker = open_worker or partial(placement.open_worker, options=options)
         self._workers: dict[str, PoolWorker] = {}
         self._num_opened = 0
         self._losses_in_a_row = 0
@@ -126,6 +161,7 @@ class RolloutPool:
             iter(builders),
             sampler,
             params or RolloutParams(),
+            self._stages,
             dispatcher=dispatcher,
             owner=self,
         )

@@ -22,6 +22,7 @@ from tinker_ray.rollouts import (
     RolloutParams,
     RolloutWorker,
     Sampler,
+    Timeouts,
     TrajectoryGroup,
     derive_seed,
 )
@@ -41,6 +42,7 @@ from tinker_ray.rollouts.event import (
     WorkerLost,
 )
 from tinker_ray.rollouts.failure import as_rollout_failure
+from tinker_ray.rollouts.worker import UNLIMITED
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.carrier import Carrier, inject
 from tinker_ray.telemetry.trace import span
@@ -82,11 +84,12 @@ class Run:
         sampler: Where actions come from.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run consists of
         self,
         builders: Iterator[EnvGroupBuilder],
         sampler: Sampler,
         params: RolloutParams,
+        stages: tuple[Timeouts, int | None] = (UNLIMITED, None),
         *,
         dispatcher: Dispatcher,
         owner: RunOwner,
@@ -94,6 +97,7 @@ class Run:
         self._builders = builders
         self.sampler = sampler
         self._params = params
+        self._timeouts, self._min_episodes = stages
         self._dispatcher = dispatcher
         self._owner = owner
         self._workers: dict[str, RolloutWorker] = {}
@@ -225,12 +229,15 @@ class Run:
                 self._params, seed=None if seed is None else derive_seed(seed, attempt.group)
             )
             group = await self._workers[worker].run_group(
-                builder, self.sampler, Attempt(attempt, params, carrier)
+                builder,
+                self.sampler,
+                Attempt(attempt, params, carrier, self._timeouts, self._min_episodes),
             )
         return FinishedGroup(
             group.trajectories_G,
             group.final_rewards_G,
             group.metrics_G,
+            group.rollout_errors,
             index=attempt.group,
             attempt=attempt.number,
             tags=builder.logging_tags(),

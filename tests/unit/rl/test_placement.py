@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from actors.worker_options import WorkerOptions
 from tests.fakes.environment import CountingGroup
 from tests.fakes.sampler import ScriptedSampler
 from tinker_ray.clients.sampling import SamplingClient
@@ -46,8 +47,10 @@ class ClusterLike:
 
     def __init__(self) -> None:
         self.opened: list[FarWorker] = []
+        self.options: list[WorkerOptions] = []
 
-    async def open_rollout(self, number: int) -> PoolWorker:
+    async def open_rollout(self, number: int, worker: WorkerOptions) -> PoolWorker:
+        self.options.append(worker)
         self.opened.append(FarWorker(number))
         return self.opened[-1]
 
@@ -68,12 +71,14 @@ def client_of(runtime: object) -> SamplingClient:
 
 async def test_a_worker_is_opened_beside_the_samplers_session_and_used_on_its_loop() -> None:
     runtime = ClusterLike()
-    worker = await open_worker(client_of(runtime), 7)
+    options = WorkerOptions(num_cpus=2)
+    worker = await open_worker(client_of(runtime), 7, options)
     assert isinstance(worker, BridgedWorker)
     group = await worker.run_group(CountingGroup([1]), ONE, ATTEMPT)
     await worker.close()
     assert group.get_total_rewards() == [1.0, 1.0]
     [far] = runtime.opened
+    assert [options] == runtime.options
     assert (far.number, len(far.loops), len(set(far.loops))) == (7, 3, 1)
     assert asyncio.get_running_loop() not in far.loops
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from tests.fakes.blocking import MixedGroup, SleepyEnv
 from tests.fakes.environment import CountingGroup
 from tests.fakes.sampler import ScriptedSampler, SeededSampler
 from tinker_ray.errors import ActorLostError, StaleHandleError
@@ -19,6 +20,7 @@ from tinker_ray.rollouts import (
     RolloutFailedError,
     RolloutParams,
     Sampler,
+    Timeouts,
     TrajectoryGroup,
 )
 
@@ -240,3 +242,15 @@ async def test_the_first_groups_are_shared_out_evenly() -> None:
             worker.gate(1).set()
         await anext(groups)
         assert [5, 5] == [len(worker.begun) for worker in workers]
+
+
+async def test_a_pool_passes_on_its_time_limits_and_what_a_group_may_do_without() -> None:
+    builder = MixedGroup([1], size=3, others={1: SleepyEnv([1])})
+    done = []
+    pool = RolloutPool(
+        1, timeouts=Timeouts(step_s=0.02), min_episodes=2, setup=lambda: done.append(1)
+    )
+    async with pool:
+        [group] = [group async for group in pool.run([builder], ONE)]
+    assert ([0.0, 2.0], 1, [1]) == (group.get_total_rewards(), group.num_failed, done)
+    assert "timeout" == group.rollout_errors[0].error_type
