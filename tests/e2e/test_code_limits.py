@@ -24,7 +24,7 @@ def test_a_program_that_takes_too_long_is_killed_with_what_it_started() -> None:
         "print('began', flush=True)\n"
         "time.sleep(60)"
     )
-    outcome = run_python(program, limits=replace(LIMITS, wall_s=3.0))
+    outcome = run_python(program, limits=replace(LIMITS, wall_s=2.0))
     assert (True, "it took too long", "began\n") == (
         outcome.timed_out,
         outcome.problem,

@@ -36,14 +36,14 @@ def test_a_model_learns_to_use_a_tool_over_several_turns(
     config = str(command.REPOSITORY / "examples" / "sums.toml")
     output = command.run(
         *command.CLI,
-        *("train", config, "--seed", "0", "--steps", "4"),
+        *("train", config, "--seed", "0", "--steps", "3"),
         *("--set", "eval_every=0", "--set", "eval_samples=2"),
         cwd=tmp_path,
         TINKER_RAY_HOME=os.environ["TINKER_RAY_HOME"],
     )
     summary = command.summary(tmp_path)
     assert summary["accuracy_before"] <= 0.25, output
-    assert summary["accuracy_after"] >= 0.40, output
+    assert summary["accuracy_after"] >= 0.35, output
     transcript = (tmp_path / "runs" / "latest" / "rollouts" / "after.txt").read_text()
     assert transcript.count(" in 3 turns") >= 64
 

@@ -5,6 +5,7 @@ import pickle
 import threading
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +136,22 @@ def test_a_template_that_rewrites_earlier_turns_is_no_hindrance() -> None:
 def test_a_tokenizer_without_a_chat_template_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match=r"WordTokenizer.* has no chat template"):
         Dialogue(WordTokenizer(chat_template=""))
+
+
+@dataclass(frozen=True)
+class HubTokenizer(WordTokenizer):
+    """One that was loaded by its name."""
+
+    name_or_path: str = "some/model"
+
+
+def test_a_tokenizer_from_a_hub_travels_by_its_name_and_others_as_they_are(tmp_path: Path) -> None:
+    arguments = [
+        Dialogue(HubTokenizer(name_or_path=name), "be brief").__reduce__()[1]
+        for name in ("some/model", str(tmp_path), "")
+    ]
+    assert [
+        ("some/model", "be brief"),
+        (HubTokenizer(name_or_path=str(tmp_path)), "be brief"),
+        (HubTokenizer(name_or_path=""), "be brief"),
+    ] == arguments

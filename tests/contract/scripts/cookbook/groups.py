@@ -142,9 +142,8 @@ class PlayerCompleter(TokenCompleter):
         return TokensWithLogprobs(list(drawn.tokens), list(drawn.logprobs), drawn.stop_reason)
 
 
-async def in_pool(builders, sampler, params):
-    async with tinker_ray.RolloutPool(workers=1) as pool:
-        groups = [group async for group in pool.run(builders, sampler, params)]
+async def in_pool(pool, builders, sampler, params):
+    groups = [group async for group in pool.run(builders, sampler, params)]
     return [plain(group) for group in sorted(groups, key=lambda group: group.index)]
 
 
@@ -165,10 +164,12 @@ async def guessing(renderer, tokenizer):
     builders = [GuessNumberEnvGroupBuilder(answer, renderer, num_envs=2) for answer in (7, 900)]
     params = RolloutParams(max_tokens=MAX_TOKENS)
     theirs = [await do_group_rollout(each, PlayerCompleter(player)) for each in builders]
+    async with tinker_ray.RolloutPool(workers=1) as pool:
+        pooled = await in_pool(pool, builders, player, params)
     return {
         "cookbook": [plain(group) for group in theirs],
         "here": await by_hand(builders, player, params),
-        "pool": await in_pool(builders, player, params),
+        "pool": pooled,
     }
 
 
@@ -216,8 +217,9 @@ async def on_the_engine(renderer, results):
     try:
         async with tinker.ServiceClient() as service:
             sampler = await service.create_sampling_client_async(base_model="tinker-ray/tiny-adder")
-            results["greedy"]["pool"] = await in_pool(builders, sampler, greedy)
-            results["drawn"]["pool"] = await in_pool(builders, sampler, drawn)
+            async with tinker_ray.RolloutPool(workers=1) as pool:
+                results["greedy"]["pool"] = await in_pool(pool, builders, sampler, greedy)
+                results["drawn"]["pool"] = await in_pool(pool, builders, sampler, drawn)
             with tinker_ray.RayExecutor(max_workers=1) as executor:
                 set_rollout_executor(executor)
                 results["greedy"]["executor"] = await by_executor(builders, sampler)
