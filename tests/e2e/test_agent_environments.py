@@ -230,6 +230,7 @@ class FakeLibrary(ModuleType):
     def __init__(self) -> None:
         super().__init__("verifiers.v1")
         self.log: list[str] = []
+        self.breaks = False
         self.EvalClientConfig = SimpleNamespace
         self.ModelContext = SimpleNamespace
 
@@ -240,8 +241,12 @@ class FakeLibrary(ModuleType):
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
+        if self.breaks:
+            raise OSError("no port")
         self.log.append("serve")
+        task = asyncio.current_task()
         yield
+        assert task is asyncio.current_task()
         self.log.append("stop")
 
     async def run_episode(self, task: SimpleNamespace, ctx: SimpleNamespace) -> SimpleNamespace:
@@ -274,3 +279,18 @@ def test_tasks_of_verifiers_are_played_and_served_from_the_first_to_the_last_use
     assert ["[u]task 1\n[a]"] == prompts(played.trajectories_G[0])
     assert {"asked": 1.0, "reward/length": 2.0} == played.trajectories_G[0].transitions[-1].metrics
     assert ["load fake", "serve", "stop"] == fake.log
+
+
+def test_an_environment_of_verifiers_that_cannot_serve_fails_its_groups_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeLibrary()
+    monkeypatch.setitem(sys.modules, "verifiers", ModuleType("verifiers"))
+    monkeypatch.setitem(sys.modules, "verifiers.v1", fake)
+    config = SimpleNamespace(env_id="fake", model_dump_json=lambda: "{}")
+    [group, *_] = verifiers_tasks.groups(config, DIALOGUE, size=2)
+    fake.breaks = True
+    with pytest.raises(RolloutFailedError, match="OSError: no port"):
+        run(group, "four")
+    fake.breaks = False
+    assert [2.0, 2.0] == run(group, "four").get_total_rewards()

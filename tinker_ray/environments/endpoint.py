@@ -18,7 +18,7 @@ from typing import Any
 
 MAX_BODY_BYTES = 64 * 1024**2
 MAX_HEAD_BYTES = 64 * 1024
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Too Large", 503: "Closed"}
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large"}
 
 
 @dataclass(frozen=True, slots=True)

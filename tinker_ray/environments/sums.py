@@ -21,9 +21,8 @@ from tinker_ray.environments.settings import TaskSettings
 from tinker_ray.environments.text import TextGroup, Turn
 from tinker_ray.rollouts import EnvGroupBuilder, derive_seed
 
-COUNT = 4
-LARGEST = 33
-"""The first three of four such numbers add up to at most 99, the model's largest operand."""
+LARGEST_OPERAND = 99
+"""Of the questions that the model knows; the numbers before the last add up to no more."""
 
 
 class SumEnv:
@@ -71,10 +70,19 @@ class SumEnv:
 
 @dataclass(frozen=True)
 class SumDataset:
-    """Random sums to train on, other ones to evaluate on."""
+    """Random sums to train on, other ones to evaluate on.
+
+    Attributes:
+        dialogue: Makes tokens of words.
+        settings: How many problems, for how many episodes.
+        count: Numbers of a problem.
+        memory: Whether the model sees its earlier turns.
+    """
 
     dialogue: Dialogue
     settings: TaskSettings
+    count: int = 4
+    memory: bool = False
 
     def batch(self, step: int) -> list[EnvGroupBuilder]:
         """Return the groups to train on at a step."""
@@ -89,12 +97,23 @@ class SumDataset:
         return [self._group(rng, size) for _ in range(self.settings.eval_problems)]
 
     def _group(self, rng: Random, size: int) -> TextGroup:
-        numbers = tuple(rng.randint(1, LARGEST) for _ in range(COUNT))
-        return TextGroup(
-            partial(SumEnv, numbers), size, self.dialogue, memory=False, tags=("sums",)
-        )
+        largest = LARGEST_OPERAND // (self.count - 1)
+        numbers = tuple(rng.randint(1, largest) for _ in range(self.count))
+        play = partial(SumEnv, numbers)
+        return TextGroup(play, size, self.dialogue, memory=self.memory, tags=("sums",))
 
 
 def dataset(settings: TaskSettings, tokenizer: Tokenizer) -> SumDataset:
-    """Make the dataset of a run: ``environment = "tinker_ray.environments.sums:dataset"``."""
+    """Make four numbers a problem, and each turn a question by itself.
+
+    For ``environment = "tinker_ray.environments.sums:dataset"``.
+    """
     return SumDataset(Dialogue(tokenizer), settings)
+
+
+def conversation(settings: TaskSettings, tokenizer: Tokenizer) -> SumDataset:
+    """Make three numbers a problem, and an episode one conversation, which is harder to learn.
+
+    For ``environment = "tinker_ray.environments.sums:conversation"``.
+    """
+    return SumDataset(Dialogue(tokenizer), settings, count=3, memory=True)

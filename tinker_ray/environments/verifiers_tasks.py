@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,31 +45,56 @@ def library() -> Any:  # noqa: ANN401 - theirs
         raise ConfigurationError(message) from error
 
 
-@dataclass
 class _Served:
-    """An environment of theirs in this process, and who uses it."""
+    """An environment of theirs in this process, and who uses it.
 
-    env: Any
-    users: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    serving: contextlib.AsyncExitStack | None = None
+    A task of its own holds it open: what they enter wants to be left by the task that entered.
+    """
+
+    def __init__(self, env: Any) -> None:  # noqa: ANN401 - theirs
+        self._env = env
+        self._users = 0
+        self._lock = asyncio.Lock()
+        self._holder: asyncio.Task[None] | None = None
+        self._unused = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def used(self) -> AsyncIterator[Any]:
         """Let it serve, from the first user to the last."""
-        async with self.lock:
-            if self.serving is None:
-                self.serving = contextlib.AsyncExitStack()
-                await self.serving.enter_async_context(self.env.serving())
-            self.users += 1
+        async with self._lock:
+            if self._holder is None:
+                await self._begin()
+            self._users += 1
         try:
-            yield self.env
+            yield self._env
         finally:
-            async with self.lock:
-                self.users -= 1
-                if self.users == 0 and self.serving is not None:
-                    serving, self.serving = self.serving, None
-                    await serving.aclose()
+            async with self._lock:
+                self._users -= 1
+                if self._users == 0 and self._holder is not None:
+                    holder, self._holder = self._holder, None
+                    self._unused.set()
+                    await holder
+
+    async def _begin(self) -> None:
+        self._unused.clear()
+        serves = asyncio.Event()
+        holder = asyncio.create_task(self._hold(serves))
+        waiting = asyncio.create_task(serves.wait())
+        try:
+            await asyncio.wait({holder, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            holder.cancel()
+            raise
+        finally:
+            waiting.cancel()
+        if holder.done():
+            holder.result()  # why it does not serve
+        self._holder = holder
+
+    async def _hold(self, serves: asyncio.Event) -> None:
+        async with self._env.serving():
+            serves.set()
+            await self._unused.wait()
 
 
 _SERVED: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Served]] = WeakKeyDictionary()

@@ -4,7 +4,7 @@ import asyncio
 import pickle
 
 from tests.fakes.words import WordTokenizer
-from tinker_ray.environments.sums import LARGEST, SumEnv, dataset
+from tinker_ray.environments.sums import LARGEST_OPERAND, SumEnv, conversation, dataset
 from tinker_ray.environments.text import TextGroup
 from tinker_ray.rl.config import RunConfig
 
@@ -55,8 +55,16 @@ def test_held_out_problems_are_the_same_for_every_seed_and_fit_the_model() -> No
     assert shown_by(held_out) == shown_by(reseeded)
     assert 4 == len(held_out)
     numbers = [list(map(int, shown.split(","))) for shown in shown_by(held_out)]
-    assert all(0 < number <= LARGEST for listed in numbers for number in listed)
-    assert all(sum(listed[:3]) <= 99 for listed in numbers)
+    assert all(number > 0 for listed in numbers for number in listed)
+    assert all(sum(listed[:3]) <= LARGEST_OPERAND for listed in numbers)
+
+
+def test_a_conversation_has_three_numbers_and_keeps_its_turns() -> None:
+    [first, *_] = conversation(SETTINGS, WordTokenizer()).batch(0)
+    assert isinstance(first, TextGroup)
+    assert first.memory
+    [shown, *_] = shown_by([first])
+    assert 3 == len(shown.split(","))
 
 
 def shown_by(groups: object) -> list[str]:
