@@ -2,7 +2,7 @@
 
 When environments compute, more groups at once finish no sooner; every turn only takes longer, and
 its time limits with it. The lateness of a timer tells how far the loop is behind. Knows nothing of
-environments. Invariant: one group may always run.
+environments. Invariant: a few groups may always run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 FIRST_GROUPS = 8.0
+LEAST_GROUPS = 4.0
+"""So many are needed for one to compute while the others wait for their samples."""
 MOST_GROUPS = 1024.0
 TICK_S = 0.05
 TOO_LATE_S = 1.0
@@ -61,7 +63,7 @@ class PaceWindow:
             return
         if self.late_s > TOO_LATE_S:
             share = min(0.8, max(0.3, TOO_LATE_S / self.late_s))
-            self.groups = max(1.0, share * min(self.groups, running))
+            self.groups = max(LEAST_GROUPS, share * min(self.groups, running))
             self._changed_at = now
         elif self.late_s < IN_TIME_S and is_wanted:
             self.groups *= 1.5

@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_rollouts [--rounds N] [--rollouts N] [--out FILE]
 
-200 rollouts of 3 turns against the stub service, which answers after 0.2 s. Per turn, an environment
-computes for 0, 5 or 20 ms of CPU time, or blocks for 100 ms as `time.sleep` does. The plain loop is
+200 rollouts of 3 turns against the stub service, which answers after 0.2 s. An environment computes
+for 0, 5 or 20 ms of CPU time a turn, or blocks for 100 ms as `time.sleep` does. The plain loop is
 on the upstream SDK, one process, all rollouts at once; the pool is this package's, on a cluster of
 its own on this machine. A turn's latency runs from its prompt to the end of its step.
 """
