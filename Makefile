@@ -54,6 +54,7 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 	@$(BIN)/python -m tests.bench.bench_latency --out tests/bench/results/latency.json
 	@$(BIN)/python -m tests.bench.bench_import --out tests/bench/results/import.json
 	@$(BIN)/python -m tests.bench.bench_sampling_clients --out tests/bench/results/sampling_clients.json
+	@$(BIN)/python -m tests.bench.bench_rollouts --local --out tests/bench/results/rollouts.json
 	@$(BIN)/python -m tests.bench.sim_scale --out tests/bench/results/scale.json
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
