@@ -7,6 +7,9 @@ import pytest
 
 from tests.e2e import command
 from tinker_ray.engine import launcher
+from tinker_ray.environments import sums
+from tinker_ray.rl import load
+from tinker_ray.rl.train import find_dataset
 
 EXAMPLES = command.REPOSITORY / "examples"
 
@@ -52,6 +55,11 @@ def test_an_example_runs_and_says_something(
     )
     assert words in output
     assert command.survivors(tmp_path) == []
+
+
+def test_every_file_of_settings_names_an_environment_that_is_there() -> None:
+    found = {path.name: find_dataset(load(path).environment) for path in EXAMPLES.glob("*.toml")}
+    assert {"conversation.toml": sums.conversation, "sums.toml": sums.dataset} == found
 
 
 def test_every_example_is_short() -> None:
