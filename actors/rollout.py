@@ -16,6 +16,7 @@ from actors.hosted import HostedSampling
 from tinker_ray.core.sample_check import check_request
 from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.rollouts import SamplerPolicy
+from tinker_ray.rollouts.packing import PackedGroup, pack
 from tinker_ray.types import RetryConfig
 from tinker_ray.wire.request import SampleRequest
 
@@ -138,8 +139,11 @@ class RolloutActor:
 
     async def run_group(
         self, builder: EnvGroupBuilder, sampler: SamplerRef | Sampler, attempt: Attempt
-    ) -> TrajectoryGroup:
+    ) -> PackedGroup | TrajectoryGroup:
         """Build the environments anew and run an episode in each, side by side.
+
+        Returns:
+            The group, packed for its way if that pays.
 
         Raises:
             RolloutFailedError: An environment or the sampler raised, or took too long.
@@ -148,7 +152,9 @@ class RolloutActor:
         if isinstance(sampler, SamplerRef):
             sampler = HostedSampler(self._sampling, sampler, self._loop)
         policy = SamplerPolicy(sampler, attempt.params)
-        return await self._environments.run_group(builder, policy, attempt)
+        group = await self._environments.run_group(builder, policy, attempt)
+        packed: PackedGroup | TrajectoryGroup = await self._environments.call(pack, group)
+        return packed
 
     async def aclose(self) -> None:
         """Cancel the groups, give the permits back and close the connections; idempotent."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.rollout import SamplerRef
 from tinker_ray.errors import ActorLostError
+from tinker_ray.rollouts.packing import PackedGroup, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ class RolloutHandle:
             ActorLostError: The actor died; it is gone for good.
         """
         try:
-            group: TrajectoryGroup = await self._remote.call(
+            packed: PackedGroup | TrajectoryGroup = await self._remote.call(
                 "run_group",
                 builder,
                 SamplerRef.of(sampler),
@@ -61,7 +62,7 @@ class RolloutHandle:
             self._remote.kill()
             self._forget()
             raise
-        return group
+        return unpack(packed)
 
     async def ready(self) -> None:
         """Return when the actor runs.

@@ -21,6 +21,7 @@ from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts import Attempt, AttemptId, RolloutFailedError, RolloutParams
+from tinker_ray.rollouts.packing import unpack
 from tinker_ray.types import ModelInput, RetryConfig, SamplingParams
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ async def rollout(toy: ToyService) -> AsyncIterator[RolloutActor]:
 
 async def test_a_group_is_run_to_its_end(toy: ToyService) -> None:
     async with rollout(toy) as actor:
-        group = await actor.run_group(
-            CountingGroup([1, 2], size=4, num_turns=3), REFERENCE, attempt()
+        group = unpack(
+            await actor.run_group(CountingGroup([1, 2], size=4, num_turns=3), REFERENCE, attempt())
         )
     assert [3, 3, 3, 3] == [len(trajectory.transitions) for trajectory in group.trajectories_G]
 
@@ -61,7 +62,7 @@ async def test_the_same_seed_gives_the_same_group_again(toy: ToyService) -> None
         groups = await asyncio.gather(
             *(actor.run_group(builder, REFERENCE, attempt(number)) for number in range(2))
         )
-    assert groups[0].get_total_rewards() == groups[1].get_total_rewards()
+    assert unpack(groups[0]).get_total_rewards() == unpack(groups[1]).get_total_rewards()
 
 
 async def test_an_environment_that_fails_is_told_in_a_portable_error(toy: ToyService) -> None:
