@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.lease_keeper import HolderInfo, LeaseKeeper
 from tinker_ray.core.flags import FlagsRefresh
@@ -78,8 +78,8 @@ class HostedSampling:
         )
         self._refresh = FlagsRefresh(self._link)
         self._refresh.start()
-        self._running: set[asyncio.Task[SampleResponse]] = set()
-        self._failure: TinkerError | None = None
+        self._running: set[asyncio.Task[Any]] = set()
+        self._failed: dict[asyncio.Task[Any], TinkerError] = {}
         self.keeper.start()
 
     def __repr__(self) -> str:
@@ -105,16 +105,20 @@ class HostedSampling:
             StaleHandleError: This was closed.
             TinkerError: The request was refused, failed or lost.
         """
-        task = asyncio.ensure_future(self.core.sample(request, retry, carrier, traffic))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
+        cancelling = task.cancelling()
         self._running.add(task)
         try:
-            await asyncio.wait({task})
-            if task.cancelled() and self._failure is not None:
-                raise self._failure
-            return task.result()
+            return await self.core.sample(request, retry, carrier, traffic)
+        except asyncio.CancelledError:
+            # One task a sample costs less than two; so what _fail cancels is the caller's own.
+            if task not in self._failed or task.uncancel() > cancelling:
+                raise
+            raise self._failed[task] from None
         finally:
             self._running.discard(task)
-            task.cancel()
+            self._failed.pop(task, None)
 
     async def aclose(self) -> None:
         """Give the permits back and close the connections; idempotent."""
@@ -131,6 +135,6 @@ class HostedSampling:
         return Spending(share, ledger, self._link.clock, partial(base_model_of, self._link))
 
     def _fail(self, error: TinkerError) -> None:
-        self._failure = error
         for task in self._running:
+            self._failed[task] = error
             task.cancel()

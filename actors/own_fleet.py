@@ -217,9 +217,9 @@ class OwnFleet:
             self._spawn(remote.aclose(drain_s=drain_s))
 
     def _say_who_comes(self) -> None:
-        """While samplers are on their way, what nobody carries well waits for them."""
+        """While the pool may grow, what nobody carries well waits for it to."""
         pool = self._living()
-        pool.choice.are_more_coming = self._size.num_starting > 0
+        pool.choice.may_grow = self._size.may_grow
         pool.look_again()
 
     def _living(self) -> SamplerPoolHandle:

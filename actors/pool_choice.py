@@ -58,13 +58,13 @@ class PoolChoice:
 
     Args:
         node: Of this process.
-        carries: Samples that one sampler carries well; while further ones are on their way, none
-            is given more.
+        carries: Samples that one sampler carries well; while the pool may grow, none is
+            given more.
     """
 
-    def __init__(self, node: str = "", carries: int = 1000) -> None:
+    def __init__(self, node: str = "", carries: int = 2000) -> None:
         self.members: dict[str, Member] = {}
-        self.are_more_coming = False
+        self.may_grow = False
         self._node = node
         self._carries = carries
         self._conversations: OrderedDict[str, str] = OrderedDict()
@@ -98,7 +98,7 @@ class PoolChoice:
             for member in self.members.values()
             if member.is_ready and not member.is_ending and member.name not in but
         ]
-        if self.are_more_coming:
+        if self.may_grow:
             able = [member for member in able if member.load < self._carries]
         if not able:
             return None

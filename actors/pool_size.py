@@ -37,7 +37,7 @@ class PoolBounds:
 
     least: int = 1
     most: int = 8
-    carries: int = 1000
+    carries: int = 2000
     idle_s: float = 60.0
     grow_s: float = 0.5
     start_s: float = 30.0
@@ -110,6 +110,11 @@ class PoolSize:
     def num_starting(self) -> int:
         """Samplers that have not come up yet."""
         return sum(not s.is_ready and not s.is_draining for s in self._samplers.values())
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether further samplers are on their way, or would be started for more to do."""
+        return not self._failures and (self.num_starting > 0 or len(self._present()) < self._room())
 
     def on_nodes(self, nodes: Mapping[str, float], now: float) -> list[Command]:
         """Take in which nodes there are, and their logical CPUs; those without run no sampler.
@@ -186,8 +191,12 @@ class PoolSize:
 
     def _wanted(self, now: float) -> int:
         bounds = self._bounds
-        room = max(bounds.least, min(bounds.most, sum(self._nodes.values())))
-        return max(self._base(now), min(room, math.ceil(self._demand() / bounds.carries)))
+        needed = math.ceil(self._demand() / bounds.carries)
+        return max(self._base(now), min(self._room(), needed))
+
+    def _room(self) -> int:
+        """How many there are to be, however much there is to do."""
+        return max(self._bounds.least, min(self._bounds.most, sum(self._nodes.values())))
 
     def _grow(self, wanted: int, now: float) -> list[Command]:
         base = self._base(now)
@@ -241,11 +250,12 @@ class PoolSize:
         return drained
 
     def _given_up(self, now: float) -> list[Command]:
-        """Samplers that were sent to a node and do not come up there."""
+        """Samplers that do not come up, where there is another node or enough others."""
+        enough = sum(s.is_ready for s in self._present().values()) >= self._bounds.least
         late = [
             number
             for number, s in self._samplers.items()
-            if s.node is not None
+            if (s.node is not None or enough)
             and not s.is_ready
             and not s.is_draining
             and now - s.started_at >= self._bounds.start_s

@@ -84,7 +84,7 @@ class SamplerPoolHandle:
         fleet: Fleet,
         node: str = "",
         *,
-        carries: int = 1000,
+        carries: int = 2000,
         hedge_after_s: float | None = None,
         is_copy: bool = False,
     ) -> None:

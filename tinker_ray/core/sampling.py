@@ -250,10 +250,11 @@ class SamplingCore:
     async def _once(self, request: SampleRequest) -> SampleResponse:
         session = self._session(request.sampling_session_id or "")
         numbered = replace(request, seq_id=await session.next_seq())
-        body = codec.encode_sample(numbered)
-        num_bytes = prompt_bytes(request.prompt)
         async with self.admission.permit():
-            promise = await self._dispatch(body, num_bytes)
+            # The body is made now and not kept: thousands may wait, here and for their answers.
+            promise = await self._dispatch(
+                codec.encode_sample(numbered), prompt_bytes(request.prompt)
+            )
         try:
             response = await self._fetch(session, promise)
         except asyncio.CancelledError:

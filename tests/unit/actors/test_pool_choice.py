@@ -52,12 +52,12 @@ def test_who_is_not_ready_or_ends_takes_nothing() -> None:
     assert choice.pick("c") is None
 
 
-def test_while_more_are_coming_nobody_gets_more_than_is_carried_well() -> None:
+def test_while_the_pool_may_grow_nobody_gets_more_than_is_carried_well() -> None:
     choice = choice_of("a1", carries=2)
-    choice.are_more_coming = True
+    choice.may_grow = True
     assert ["a1", "a1"] == [picked(choice), picked(choice)]
     assert choice.pick() is None
-    choice.are_more_coming = False
+    choice.may_grow = False
     assert "a1" == picked(choice)
 
 

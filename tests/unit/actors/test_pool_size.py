@@ -165,6 +165,28 @@ def test_who_does_not_come_up_on_its_node_is_tried_elsewhere() -> None:
     assert [Start(3, "b")] == world.step(1.0)
 
 
+def test_a_full_cluster_is_not_waited_for_by_what_others_can_do() -> None:
+    world = World()
+    world.run(1)
+    world.size.on_waiting(150)
+    world.step()
+    assert world.size.may_grow
+    assert [Start(1)] == world.step()
+    assert [End(1)] == world.step(30.0)
+    assert not world.size.may_grow
+    assert [Start(2)] == world.step(2.0)
+    world.size.on_ready(2, "a")
+    assert world.size.may_grow
+
+
+def test_a_pool_of_the_most_does_not_grow() -> None:
+    world = World(nodes={"a": 2.0})
+    assert world.size.may_grow
+    world.size.on_waiting(1000)
+    world.run(3)
+    assert not world.size.may_grow
+
+
 def test_starts_that_fail_one_after_the_other_come_slower_and_slower() -> None:
     world = World()
     starts = []
