@@ -7,7 +7,6 @@ Invariant: samples do not wait for a session that is over.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -95,8 +94,10 @@ class FoundFleet:
             await self._woken.wait()
             self._woken.clear()
             living: set[str] | None = None
-            with contextlib.suppress(TimeoutError):
+            try:
                 living = await ask(self._ask, ANSWER_S)
+            except Exception:  # the border to Ray, whose head may be away for a while
+                logger.warning("the samplers could not be looked up", exc_info=True)
             if living is not None:
                 self._compare(pool, living)
             await asyncio.sleep(LOOK_S)

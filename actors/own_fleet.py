@@ -118,7 +118,11 @@ class OwnFleet:
 
     async def _look(self) -> None:
         while True:
-            busy = await self._look_once()
+            try:
+                busy = await self._look_once()
+            except Exception:  # the border to Ray, whose head may be away for a while
+                logger.warning("the samplers could not be looked at", exc_info=True)
+                busy = True
             self._woken.clear()
             if busy:
                 await asyncio.sleep(LOOK_S)

@@ -62,7 +62,7 @@ class PoolChoice:
             given more.
     """
 
-    def __init__(self, node: str = "", carries: int = 2000) -> None:
+    def __init__(self, node: str = "", carries: int = 5000) -> None:
         self.members: dict[str, Member] = {}
         self.may_grow = False
         self._node = node

@@ -37,7 +37,7 @@ class PoolBounds:
 
     least: int = 1
     most: int = 8
-    carries: int = 2000
+    carries: int = 5000
     idle_s: float = 60.0
     grow_s: float = 0.5
     start_s: float = 30.0

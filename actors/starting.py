@@ -40,7 +40,7 @@ class ClusterOptions:
 
     min_samplers: int = 1
     max_samplers: int = 8
-    samples_per_sampler: int = 2000
+    samples_per_sampler: int = 5000
     sampler_idle_s: float = 60.0
     hedge_after_s: float | None = None
     num_cpus: float = 0.05

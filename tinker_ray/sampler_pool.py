@@ -26,7 +26,7 @@ class PoolSettings:
 
     min_samplers: int = 1
     max_samplers: int = 8
-    samples_per_sampler: int = 2000
+    samples_per_sampler: int = 5000
     sampler_idle_s: float = 60.0
     hedge_after_s: float | None = None
 

@@ -84,7 +84,7 @@ class SamplerPoolHandle:
         fleet: Fleet,
         node: str = "",
         *,
-        carries: int = 2000,
+        carries: int = 5000,
         hedge_after_s: float | None = None,
         is_copy: bool = False,
     ) -> None:

@@ -36,6 +36,7 @@ class FakeRemote:
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     closed: bool = False
     killed: bool = False
+    is_dead: bool = False
     _death: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +73,11 @@ class FakeRemote:
             if self.deaths:
                 self._die()
                 raise self._lost()
+
+    async def control(self, method: str) -> Any:  # noqa: ANN401
+        """Ask the shell, which asks the plain object."""
+        self.calls.append((method, ()))
+        return getattr(self.actor, method)()
 
     async def ping(self) -> Place:
         """Tell the node, which is named like the actor."""

@@ -52,7 +52,7 @@ def init(  # noqa: PLR0913 - one call for all choices
         mode: ``local`` or ``cluster``; None and ``auto`` mean cluster, as calling this says.
         min_samplers: Sampler actors of a session that are always there; None takes 1.
         max_samplers: Those at most; None takes 8, or ``min_samplers`` if that is more.
-        samples_per_sampler: Samples, waiting or in flight, that one carries well; None takes 2000.
+        samples_per_sampler: Samples, waiting or in flight, that one carries well; None takes 5000.
         sampler_idle_s: Seconds for which fewer would have done before some end; None takes 60.
         hedge_after_s: Seconds after which a slow repeatable sample (with a seed, at temperature 0,
             or for scores only) is drawn by a second sampler, too; None takes no second one.
