@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,11 +18,14 @@ from actors.handles.remote import RemoteActor
 from tinker_ray.errors import ActorLostError, ConfigurationError, TinkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from actors.sampler import SamplerState
 
 ANSWER_S = 5.0
 """How long an actor may take to answer before it counts as silent."""
 SESSION_SUFFIX = "/session"
+SAMPLER_PREFIX = "sampler-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class SessionOverview:
         actors: Their names there, without the session's id.
         inventory: What its actor says of itself; None if it did not answer.
         problem: Why it did not.
+        samplers: What its samplers say of themselves, by name; None for one that does not answer,
+            because it is starting or lost.
     """
 
     session_id: str
@@ -42,6 +47,7 @@ class SessionOverview:
     actors: tuple[str, ...]
     inventory: dict[str, Any] | None = None
     problem: str | None = None
+    samplers: Mapping[str, SamplerState | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +119,33 @@ async def _sessions(named: list[tuple[str, str]]) -> list[SessionOverview]:
 
 
 async def _session(namespace: str, session_id: str, actors: tuple[str, ...]) -> SessionOverview:
-    remote = RemoteActor(session_id + SESSION_SUFFIX, namespace)
+    names = [name for name in actors if name.startswith(SAMPLER_PREFIX)]
+    (inventory, problem), *states = await asyncio.gather(
+        _inventory(RemoteActor(session_id + SESSION_SUFFIX, namespace)),
+        *(_sampler(RemoteActor(f"{session_id}/{name}", namespace)) for name in names),
+    )
+    samplers = dict(zip(names, states, strict=True))
+    return SessionOverview(session_id, namespace, actors, inventory, problem, samplers)
+
+
+async def _inventory(remote: RemoteActor) -> tuple[dict[str, Any] | None, str | None]:
+    """What a session's actor says of itself, or why it says nothing."""
     try:
         async with asyncio.timeout(ANSWER_S):
-            inventory = await remote.call("inventory")
+            return await remote.call("inventory"), None
     except TimeoutError:
-        problem = f"no answer within {ANSWER_S:g} s"
-        return SessionOverview(session_id, namespace, actors, problem=problem)
+        return None, f"no answer within {ANSWER_S:g} s"
     except TinkerError as error:
-        problem = "its actor is lost" if isinstance(error, ActorLostError) else str(error)
-        return SessionOverview(session_id, namespace, actors, problem=problem)
-    return SessionOverview(session_id, namespace, actors, inventory)
+        return None, "its actor is lost" if isinstance(error, ActorLostError) else str(error)
+
+
+async def _sampler(remote: RemoteActor) -> SamplerState | None:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            state: SamplerState = await remote.control("state")
+    except (TimeoutError, TinkerError):
+        return None
+    return state
 
 
 def _named() -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ def test_sessions_of_a_cluster_are_seen_from_inside_and_from_outside(embedded_en
         assert seen.inventory is not None
         assert True is seen.inventory["heartbeat"]
         assert {"session", "sampler-0", "training-0"} <= set(seen.actors)
+        assert {"sampler-0"} == set(seen.samplers)
 
         address = ray.get_runtime_context().gcs_address
         command = ["-m", "tinker_ray.cli", "status", "-f", "json", "--ray", address]
@@ -47,4 +48,6 @@ def test_sessions_of_a_cluster_are_seen_from_inside_and_from_outside(embedded_en
         ]
         assert seen.inventory["permits_limit"] == shown["permits_limit"]
         assert list(seen.actors) == shown["actors"]
+        assert ["sampler-0"] == [sampler["actor"] for sampler in shown["samplers"]]
+        assert {True} == {sampler["answers"] for sampler in shown["samplers"]}
     assert session_id not in [each.session_id for each in overview().sessions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -111,6 +112,10 @@ def _session(session: SessionOverview) -> dict[str, Any]:
         "holders": [
             {"kind": holder.kind, "actor": holder.actor, "node": holder.node} for holder in holders
         ],
+        "samplers": [
+            {"actor": name, "answers": state is not None} | (asdict(state) if state else {})
+            for name, state in session.samplers.items()
+        ],
     }
 
 
@@ -135,11 +140,32 @@ def _cluster_rows(cluster: dict[str, Any] | None) -> list[Row]:
     if "error" in cluster:
         return [("Ray", cluster["address"], cluster["error"])]
     state = f"{count(cluster['nodes'], 'node')}, {count(len(cluster['sessions']), 'session')}"
-    sessions = [
-        ("Session on Ray", session["session_id"], describe_session(session))
-        for session in cluster["sessions"]
-    ]
-    return [("Ray", cluster["address"], state), *sessions]
+    rows = [("Ray", cluster["address"], state)]
+    for session in cluster["sessions"]:
+        rows.append(("Session on Ray", session["session_id"], describe_session(session)))
+        rows += [
+            (f"  {sampler['actor']}", _node(sampler), describe_sampler(sampler))
+            for sampler in session["samplers"]
+        ]
+    return rows
+
+
+def _node(sampler: dict[str, Any]) -> str:
+    """The beginning of the id of its Ray node, as Ray's own tools show it."""
+    return f"node {sampler['node'][:8]}" if sampler["answers"] else "-"
+
+
+def describe_sampler(sampler: dict[str, Any]) -> str:
+    """Word what a sampler says of itself."""
+    if not sampler["answers"]:
+        return "starting or lost"
+    under_way = sampler["load"] - sampler["waiting"]
+    words = f"{sampler['waiting']} waiting, {under_way} in flight, {sampler['drawn']} drawn"
+    if sampler["conversations"]:
+        words += f", {count(sampler['conversations'], 'conversation')}"
+    for name in ("resubmitted", "hedged"):
+        words += f", {sampler[name]} {name}" if sampler[name] else ""
+    return words + (", draining" if sampler["is_ending"] else "")
 
 
 def describe_session(session: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actors.sampler import SamplerState
 from tests.fakes.rest import FakeClients, FakeRest
 from tests.unit.cli.runner import run
-from tinker_ray.cli.status import describe_session
+from tinker_ray.cli.status import describe_sampler, describe_session
 from tinker_ray.config import EMBEDDED_API_KEY
 from tinker_ray.errors import APIConnectionError, ConfigurationError
 from tinker_ray.types import SupportedModel
@@ -101,3 +103,15 @@ def test_a_session_on_ray_is_worded() -> None:
     session["budget"] |= {"tokens_limit": None, "cost_limit": 2.0}
     assert describe_session(session).endswith("paused for 1.2 s, 0.50/2.00 of its money spent")
     assert "its actor is lost" == describe_session({"error": "its actor is lost"})
+
+
+def test_samplers_are_described_by_what_they_have() -> None:
+    state = SamplerState("abcdef0123456789", load=12, waiting=4, drawn=100)
+    shown = asdict(state) | {"answers": True}
+    assert "4 waiting, 8 in flight, 100 drawn" == describe_sampler(shown)
+    busy = {"conversations": 2, "resubmitted": 3, "hedged": 1, "is_ending": True}
+    assert (
+        "4 waiting, 8 in flight, 100 drawn, 2 conversations, 3 resubmitted, 1 hedged, draining"
+        == describe_sampler(shown | busy)
+    )
+    assert "starting or lost" == describe_sampler({"answers": False})
