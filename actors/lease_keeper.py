@@ -1,7 +1,8 @@
-"""A process's leased permits, kept up to date with the session's ledger while samples are sent.
+"""A process's leases, kept up to date with the session's limits while samples are sent.
 
-The decisions are those of :class:`tinker_ray.limits.Lease`; this carries its messages. Nothing is
-dispatched under a lease that has run out, because every permit is taken from the lease itself.
+The decisions are those of :class:`tinker_ray.limits.HolderLimits`; this carries its messages, one
+at a time and none per sample. Invariant: a process that has samples waiting and hears nothing for
+too long says so.
 """
 
 from __future__ import annotations
@@ -9,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import random
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from tinker_ray.core.admission import Admission
 from tinker_ray.errors import ActorLostError, TinkerError
-from tinker_ray.limits import Backoff, ByteBudget, Lease
+from tinker_ray.limits import ByteBudget, HolderLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from tinker_ray.limits import BackoffNotice, Claim, Grant, SpendClaim, SpendGrant
+    from tinker_ray.limits import Ruling, SpendClaim, SpendGrant, Statement
     from tinker_ray.transport.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ logger = logging.getLogger(__name__)
 RECONNECT_S = 0.5
 FAREWELL_S = 1.0
 PATIENCE_S = 120.0
-"""How long a process that needs permits goes without a word from the ledger before it gives up."""
+"""So long a process with samples in line goes without a word from the session; then it gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +49,15 @@ class HolderInfo:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The ledger's answer to a claim, and the pause that holds for everybody."""
-
-    grant: Grant
-    pause: BackoffNotice
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a holder has to know without having asked.
-
-    Attributes:
-        version: Of the pause; to be sent back with the next question.
-        pause: The pause that holds for everybody.
-        grant: The newest grant that the holder did not ask for.
-    """
-
-    version: int
-    pause: BackoffNotice
-    grant: Grant | None = None
-
-
 class Ledger(Protocol):
     """The session's side, as holders see it."""
 
-    async def claim(self, claim: Claim) -> Reply:
-        """Answer a claim."""
+    async def state(self, statement: Statement) -> Ruling:
+        """Answer what a holder states."""
         ...
 
-    async def listen(self, info: HolderInfo, version: int) -> News:
-        """Return when there is news for a holder, or after some seconds without any."""
-        ...
-
-    async def report(self, pause: BackoffNotice) -> None:
-        """Take in that the service pushed back."""
+    async def listen(self, info: HolderInfo) -> Ruling | None:
+        """Return when there is news for a holder; None after some time without any."""
         ...
 
     async def claim_spend(self, claim: SpendClaim) -> SpendGrant:
@@ -94,42 +65,8 @@ class Ledger(Protocol):
         ...
 
 
-class LeasedAdmission(Admission):
-    """Admission whose permits come from a lease."""
-
-    def __init__(self, clock: Clock, sample_bytes: int, keeper: LeaseKeeper) -> None:
-        super().__init__(
-            clock,
-            Backoff(random.random),
-            ByteBudget(sample_bytes),
-            capacity=0,
-            on_demand=keeper.wake,
-            on_rejection=keeper.report_rejection,
-        )
-        self._keeper = keeper
-
-    @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
-        """Hold a permit of the lease."""
-        while True:
-            async with super().permit():
-                if self._keeper.acquire():
-                    try:
-                        yield
-                    finally:
-                        self._keeper.release()
-                    return
-
-    @asynccontextmanager
-    async def sending(self, num_bytes: int) -> AsyncIterator[None]:
-        """Send, when that is allowed and the lease covers the permits that were taken from it."""
-        async with super().sending(num_bytes):
-            await self._keeper.covered()
-            yield
-
-
 class LeaseKeeper:
-    """Renews the lease, asks for more, gives back, and passes the pauses on; until closed.
+    """Talks to the session about one process's limits.
 
     Belongs to the event loop that it is started on.
 
@@ -138,7 +75,11 @@ class LeaseKeeper:
         ledger: The session's side.
         clock: Time; must be the clock of the samples' link.
         sample_bytes: Bytes of prompts that may be under way.
-        on_lost: Called with an error when the ledger has been silent for too long.
+        on_lost: Called with an error when the session has been silent for too long.
+
+    Attributes:
+        limits: What this process may send.
+        admission: Lets its samples through.
     """
 
     def __init__(
@@ -151,155 +92,88 @@ class LeaseKeeper:
         on_lost: Callable[[ActorLostError], None] | None = None,
     ) -> None:
         self.info = info
-        self.lease = Lease(info.holder)
-        self.admission = LeasedAdmission(clock, sample_bytes, self)
+        self.limits = HolderLimits(info.holder)
+        self.admission = Admission(
+            self.limits, clock, ByteBudget(sample_bytes), carry=self._state_if_due
+        )
         self._ledger = ledger
         self._clock = clock
         self._on_lost = on_lost
-        self._reported_until = -math.inf
-        self._waited_from: float | None = None
-        self._uncovered: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._due: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = clock.now()
         self._closed = False
 
     def __repr__(self) -> str:
-        """Show the lease."""
-        return f"LeaseKeeper({self.lease!r})"
+        """Show the limits."""
+        return f"LeaseKeeper({self.limits!r})"
 
     def start(self) -> None:
-        """Begin to talk to the ledger."""
+        """Begin to talk to the session."""
         self._spawn(self._listen())
-        self.wake()
-
-    def wake(self) -> None:
-        """Look at the lease again soon: something changed."""
-        if self._due is None and not self._closed:
-            self._due = asyncio.get_running_loop().call_soon(self._turn)
-
-    def acquire(self) -> bool:
-        """Take a permit if the lease has one now."""
-        taken = self.lease.acquire(self._clock.now())
-        if not taken:
-            self._resize()
-            self.wake()
-        return taken
-
-    def release(self) -> None:
-        """Return a permit."""
-        self.lease.release()
-        self._resize()
-        self.wake()
-
-    async def covered(self) -> None:
-        """Return when no more permits are in use than the lease has."""
-        while self.lease.overdue(self._clock.now()):
-            place = asyncio.get_running_loop().create_future()
-            self._uncovered.append(place)
-            self.wake()
-            await place
-
-    def report_rejection(self) -> None:
-        """Tell the session of a pause that is longer than the last one told."""
-        now = self._clock.now()
-        notice = self.admission.backoff.notice(now)
-        if now + notice.pause_s > self._reported_until:
-            self._reported_until = now + notice.pause_s
-            self._spawn(self._report(notice))
+        self._spawn(self._watch_silence())
+        self.admission.changed()
 
     async def aclose(self) -> None:
-        """Take no more permits, tell the ledger, and stop; idempotent."""
+        """Send nothing any more, tell the session, and stop; idempotent."""
         if self._closed:
             return
         self._closed = True
-        self.lease.close()
-        for handle in (self._due, self._timer):
-            if handle is not None:
-                handle.cancel()
+        self.limits.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        claim = self.lease.poll(self._clock.now(), 0)
-        if claim is not None:
+        statement = self.limits.poll(self._clock.now())
+        if statement is not None:
             with contextlib.suppress(TinkerError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
-                    await self._ledger.claim(claim)
+                    await self._ledger.state(statement)
         await self.admission.aclose()
 
-    def _turn(self) -> None:
-        """Send the claim that is due, if one is, and plan the next look."""
-        self._due = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        now = self._clock.now()
-        claim = self.lease.poll(now, self.admission.waiting)
-        if claim is not None:
-            self._spawn(self._claim(claim))
-        self._resize()
-        self._watch_silence(now)
-        wake_at = self.lease.wake_at()
-        if not math.isinf(wake_at):
-            delay_s = max(wake_at - now, 0.0)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._turn)
+    def _state_if_due(self, now: float) -> None:
+        if self._closed:
+            return
+        statement = self.limits.poll(now)
+        if statement is not None:
+            self._spawn(self._state(statement))
 
-    def _watch_silence(self, now: float) -> None:
-        if not self.admission.waiting and not self._uncovered:
-            self._waited_from = None
-        elif self._waited_from is None:
-            self._waited_from = now
-        elif now >= self._waited_from + PATIENCE_S:
-            self._waited_from = now
-            if self._on_lost is not None:
-                message = f"no word from the session's permit ledger for {PATIENCE_S:g} s"
-                self._on_lost(ActorLostError(message, actor="session"))
-
-    async def _claim(self, claim: Claim) -> None:
+    async def _state(self, statement: Statement) -> None:
         try:
-            reply = await self._ledger.claim(claim)
+            ruling = await self._ledger.state(statement)
         except TinkerError as error:
-            logger.info("no answer to a claim of %s: %s", self.info.holder, error)
+            logger.info("no answer to what %s stated: %s", self.info.holder, error)
+            self.limits.reconnect()
+            await self._clock.sleep(RECONNECT_S)
+            self.admission.changed()
         else:
-            self._hear(reply.pause, reply.grant)
+            self._hear(ruling)
 
     async def _listen(self) -> None:
-        version = 0
         while True:
             try:
-                news = await self._ledger.listen(self.info, version)
+                ruling = await self._ledger.listen(self.info)
             except TinkerError as error:
                 logger.info("%s hears nothing: %s", self.info.holder, error)
                 await self._clock.sleep(RECONNECT_S)
             else:
-                version = news.version
-                self._hear(news.pause, news.grant)
+                self._heard_at = self._clock.now()
+                if ruling is not None:
+                    self._hear(ruling)
 
-    async def _report(self, notice: BackoffNotice) -> None:
-        try:
-            await self._ledger.report(notice)
-        except TinkerError as error:
-            logger.info("a pause of %s was not passed on: %s", self.info.holder, error)
+    async def _watch_silence(self) -> None:
+        while True:
+            await self._clock.sleep(PATIENCE_S / 4)
+            is_silent = self._clock.now() >= self._heard_at + PATIENCE_S
+            if self.limits.waiting and (is_silent or self.limits.fenced):
+                self._heard_at = self._clock.now()
+                if self._on_lost is not None:
+                    message = f"no word about permits from the session for {PATIENCE_S:g} s"
+                    self._on_lost(ActorLostError(message, actor="session"))
 
-    def _hear(self, pause: BackoffNotice, grant: Grant | None) -> None:
-        now = self._clock.now()
-        if self._waited_from is not None:
-            self._waited_from = now
-        if self.admission.backoff.merge(pause, now):
-            self.admission.refresh()
-        if grant is not None:
-            self.lease.apply(grant, now)
-        if not self.lease.overdue(now):
-            for place in self._uncovered:
-                if not place.done():
-                    place.set_result(None)
-            self._uncovered.clear()
-        self._resize()
-        self.wake()
-
-    def _resize(self) -> None:
-        self.admission.resize(self.lease.in_use + self.lease.available(self._clock.now()))
+    def _hear(self, ruling: Ruling) -> None:
+        self._heard_at = self._clock.now()
+        self.limits.apply(ruling, self._heard_at)
+        self.admission.changed()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,7 +1,7 @@
-"""The session of a run: one heartbeat, one permit ledger, one backoff for the whole cluster.
+"""The session of a run: one heartbeat, and one place where the cluster's limits are divided.
 
 Knows nothing of Ray. The session itself exists before this object and outlives a restart of it,
-because its id is an argument. Invariant: a restarted ledger grants nothing until the leases of its
+because its id is an argument. Invariant: a restarted one grants nothing until the leases of its
 predecessor have run out.
 """
 
@@ -10,29 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.counters import Counters
 from actors.journal import MemoryJournal, Record
-from actors.lease_keeper import HolderInfo, News, Reply
 from actors.shared_budget import SharedBudget
 from tinker_ray.core.heartbeat import Heartbeat
 from tinker_ray.core.reporter import Reporter
 from tinker_ray.core.spending import NO_BUDGET
 from tinker_ray.errors import ConfigurationError
-from tinker_ray.limits import Backoff, PermitLedger
+from tinker_ray.limits import ClusterLimits
 from tinker_ray.limits.permit import DISPATCH_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actors.journal import Journal
+    from actors.lease_keeper import HolderInfo
     from actors.service import ServiceSpec
     from tinker_ray.core.link import Link
     from tinker_ray.core.session import ModelHandle
-    from tinker_ray.limits import BackoffNotice, Claim, Grant, Spend, SpendClaim, SpendGrant
+    from tinker_ray.limits import Ruling, Spend, SpendClaim, SpendGrant, Statement
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -40,21 +39,21 @@ if TYPE_CHECKING:
         TelemetryEvent,
     )
 
-LISTEN_S = 10.0
+LISTEN_S = 60.0
 """How long a holder's question for news stays open."""
 SHORTEST_ALARM_S = 0.05
-ABSENT_S = 3 * LISTEN_S
+ABSENT_S = 75.0
 """An actor that has not been heard of for so long is left out of the inventory."""
 
 
 @dataclass
-class _Holder:
-    """A permit holder, as the session knows it."""
+class _Listener:
+    """A process that is to hear of what it did not ask for."""
 
     info: HolderInfo
     heard_at: float
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    grant: Grant | None = None
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    news: Ruling | None = None
 
 
 class SessionActor:
@@ -89,10 +88,9 @@ class SessionActor:
         record = Record(journal, f"{service.session_id}/budget", self._clock)
         self._budget = SharedBudget(service.budget, record) if service.budget else None
         now = self._clock.now()
-        self._ledger = PermitLedger(limit, restarted_at=now if restarted else None)
-        self._backoff = Backoff(random.random)
-        self._version = 0
-        self._holders: dict[str, _Holder] = {}
+        self._limits = ClusterLimits(limit, restarted_at=now if restarted else None)
+        self._num_statements = 0
+        self._listeners: dict[str, _Listener] = {}
         self._trainings: dict[str, float] = {}
         self._reporter = Reporter(self._link, service.session_id) if service.report else None
         if self._reporter is not None:
@@ -102,8 +100,8 @@ class SessionActor:
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        """Show the session and its ledger."""
-        return f"SessionActor({self._session.session_id!r}, {self._ledger!r})"
+        """Show the session and its limits."""
+        return f"SessionActor({self._session.session_id!r}, {self._limits!r})"
 
     # --- the session ----------------------------------------------------------------------------
 
@@ -226,33 +224,28 @@ class SessionActor:
         await self._heartbeat.stop()
         await self._session.finish(reason, detail)
 
-    # --- permits and pauses ---------------------------------------------------------------------
+    # --- limits ---------------------------------------------------------------------------------
 
-    async def claim(self, claim: Claim) -> Reply:
-        """Answer a holder's claim, and tell the others what changes for them."""
-        now = self._clock.now()
-        grant = self._ledger.claim(claim, now)
+    async def state(self, statement: Statement) -> Ruling:
+        """Answer what a process states, and tell the others what changes for them."""
+        self._num_statements += 1
+        ruling = self._limits.state(statement, self._clock.now())
         self._notify()
-        return Reply(grant, self._backoff.notice(now))
+        return ruling
 
-    async def listen(self, info: HolderInfo, version: int) -> News:
-        """Return when there is news for a holder, or after some seconds without any."""
-        holder = self._holders.setdefault(info.holder, _Holder(info, self._clock.now()))
-        if version == self._version and holder.grant is None:
-            holder.news.clear()
+    async def listen(self, info: HolderInfo) -> Ruling | None:
+        """Return when there is news for a process; None after some time without any."""
+        now = self._clock.now()
+        listener = self._listeners.setdefault(info.holder, _Listener(info, now))
+        listener.heard_at = now
+        if listener.news is None:
+            listener.woken.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LISTEN_S):
-                    await holder.news.wait()
-        now = holder.heard_at = self._clock.now()
-        grant, holder.grant = holder.grant, None
-        return News(self._version, self._backoff.notice(now), grant)
-
-    async def report(self, pause: BackoffNotice) -> None:
-        """Take in that the service pushed back somewhere, and pause everybody."""
-        if self._backoff.merge(pause, self._clock.now()):
-            self._version += 1
-            for holder in self._holders.values():
-                holder.news.set()
+                    await listener.woken.wait()
+        listener.heard_at = self._clock.now()
+        news, listener.news = listener.news, None
+        return news
 
     # --- budget ---------------------------------------------------------------------------------
 
@@ -286,18 +279,15 @@ class SessionActor:
         self._trainings[model_id] = self._clock.now()
 
     async def inventory(self) -> dict[str, Any]:
-        """Describe who takes part: permit holders, models in training, permits and pauses."""
+        """Describe who takes part: processes that sample, models in training, limits and budget."""
         self._forget_absent()
-        now = self._clock.now()
         return {
             "session_id": self._session.session_id,
             "heartbeat": self._heartbeat.alive,
-            "holders": [holder.info for holder in self._holders.values()],
+            "holders": [listener.info for listener in self._listeners.values()],
             "trainings": sorted(self._trainings),
-            "permits_limit": self._ledger.limit,
-            "permits_leased": self._ledger.leased,
-            "permits_in_use": self._ledger.in_use,
-            "pause_s": max(self._backoff.notice(now).pause_s, 0.0),
+            **self._limits.inventory(self._clock.now()),
+            "statements": self._num_statements,
             "budget": self._budget.describe() if self._budget else None,
         }
 
@@ -314,25 +304,24 @@ class SessionActor:
         await self._link.aclose()
 
     def _notify(self) -> None:
-        """Hand out what the ledger has to say unasked, and plan when to look again."""
-        self._forget_absent()
+        """Hand out what there is to say unasked, and plan when to look again."""
         now = self._clock.now()
-        for grant in self._ledger.notices(now):
-            holder = self._holders.get(grant.holder)
-            if holder is not None:
-                holder.grant = grant
-                holder.news.set()
+        for ruling in self._limits.notices(now):
+            listener = self._listeners.get(ruling.holder)
+            if listener is not None:
+                listener.news = ruling.after(listener.news)
+                listener.woken.set()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        wake_at = self._ledger.wake_at
+        wake_at = self._limits.wake_at
         if not math.isinf(wake_at):
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(max(wake_at - now, SHORTEST_ALARM_S), self._notify)
 
     def _forget_absent(self) -> None:
         since = self._clock.now() - ABSENT_S
-        for holder in [key for key, value in self._holders.items() if value.heard_at < since]:
-            del self._holders[holder]
+        for holder in [key for key, value in self._listeners.items() if value.heard_at < since]:
+            del self._listeners[holder]
         for model in [key for key, heard_at in self._trainings.items() if heard_at < since]:
             del self._trainings[model]

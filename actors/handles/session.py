@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from actors.handles.remote import RemoteActor
-    from actors.lease_keeper import HolderInfo, News, Reply
+    from actors.lease_keeper import HolderInfo
     from tinker_ray.config import Secret
     from tinker_ray.core.port import NumberKind
     from tinker_ray.core.session import ModelHandle, SessionCore
-    from tinker_ray.limits import BackoffNotice, Claim, Spend, SpendClaim, SpendGrant
+    from tinker_ray.limits import Ruling, Spend, SpendClaim, SpendGrant, Statement
     from tinker_ray.types import (
         GetServerCapabilitiesResponse,
         LoraConfig,
@@ -29,8 +29,8 @@ class SessionHandle:
     """Calls the session's actor; pickles as its name.
 
     Creations are made again when the actor dies over them, because the service recognises their
-    numbers. Claims are not: the lease makes new ones. The numbers are this handle's to issue until
-    the session is shared with other processes, then the actor's.
+    numbers. Statements are not: there will be newer ones. The numbers are this handle's to issue
+    until the session is shared with other processes, then the actor's.
 
     Args:
         remote: The actor.
@@ -210,31 +210,23 @@ class SessionHandle:
         """
         await self._again("finish", reason, detail)
 
-    async def claim(self, claim: Claim) -> Reply:
-        """Claim permits.
+    async def state(self, statement: Statement) -> Ruling:
+        """State what this process has of permits and samples.
 
         Raises:
             ActorLostError: The session's actor died over it.
         """
-        reply: Reply = await self.remote.call("claim", claim)
-        return reply
+        ruling: Ruling = await self.remote.call("state", statement)
+        return ruling
 
-    async def listen(self, info: HolderInfo, version: int) -> News:
-        """Wait for news for a permit holder.
+    async def listen(self, info: HolderInfo) -> Ruling | None:
+        """Wait for news for a process that samples.
 
         Raises:
             ActorLostError: The session's actor died over it.
         """
-        news: News = await self.remote.call("listen", info, version)
+        news: Ruling | None = await self.remote.call("listen", info)
         return news
-
-    async def report(self, pause: BackoffNotice) -> None:
-        """Tell that the service pushed back.
-
-        Raises:
-            ActorLostError: The session's actor is dead for good.
-        """
-        await self._again("report", pause, traced=False)
 
     async def claim_spend(self, claim: SpendClaim) -> SpendGrant:
         """Claim more of the run's budget.

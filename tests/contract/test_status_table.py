@@ -27,8 +27,7 @@ from tinker_ray.core.link import Link, Promise
 from tinker_ray.core.operation import LOAD_RESULT
 from tinker_ray.core.polling import retrieve
 from tinker_ray.core.sampling import SamplingCore
-from tinker_ray.limits.backoff import Backoff
-from tinker_ray.limits.budget import ByteBudget
+from tinker_ray.limits import ByteBudget, LocalLimits
 from tinker_ray.transport.clock import VirtualClock
 from tinker_ray.transport.http import HttpTransport
 from tinker_ray.types import ModelInput, RetryConfig
@@ -380,7 +379,7 @@ async def poll(link: Link) -> object:
 
 
 async def sample(link: Link) -> object:
-    admission = Admission(link.clock, Backoff(lambda: 0.0), ByteBudget())
+    admission = Admission(LocalLimits(random=lambda: 0.0), link.clock, ByteBudget())
     core = SamplingCore(link, admission)
     request = SampleRequest(ModelInput.from_ints([1]), sampling_session_id="s")
     try:
@@ -473,7 +472,7 @@ async def test_a_promise_that_is_refused_or_lost_is_sampled_anew_only_if_it_is_l
     )
     flags = replace(ServerFlags(), billing_pause_s=0)
     link = Link(transport, VirtualClock(), flags)
-    core = SamplingCore(link, Admission(link.clock, Backoff(lambda: 0.0), ByteBudget()))
+    core = SamplingCore(link, Admission(LocalLimits(random=lambda: 0.0), link.clock, ByteBudget()))
     request = SampleRequest(ModelInput.from_ints([1]), sampling_session_id="s")
     try:
         if repeated:

@@ -1,31 +1,35 @@
-"""Who may send a sampling request now: the machines of :mod:`tinker_ray.limits`, awaited.
+"""Samples on their way to the service: each is sent when the limits allow it.
 
-A permit covers a request from its first attempt to its acceptance by the service, the waits for the
-service's back-pressure included. While the service pushes back nobody sends, afterwards few at a
-time. Everyone who waits is served first come, first served.
+The decisions are those of :class:`tinker_ray.limits.HolderLimits`; this lets samples wait for them,
+in this process and on one event loop. Knows nothing of where permits come from: whoever owns an
+:class:`Admission` carries the messages, if there are any. Invariant: a sample that is cancelled,
+refused or failed leaves nothing taken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from tinker_ray.core.line import Line
+from tinker_ray.core.byte_gate import ByteGate
 from tinker_ray.errors import StaleHandleError
-from tinker_ray.limits.backoff import Paused, Throttled
+from tinker_ray.limits import LocalLimits, Paused, Stage
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
 
-    from tinker_ray.limits.backoff import Backoff
-    from tinker_ray.limits.budget import ByteBudget
+    from tinker_ray.core.traffic import Traffic
+    from tinker_ray.limits import ByteBudget, HolderLimits, Ticket
     from tinker_ray.transport.clock import Clock
 
-DISPATCH_PERMITS = 400
-"""Sampling requests that may be under way to the service at once."""
+
+LAZY_S = 0.02
+"""So long it may take until a permit that nobody here waits for is offered to others."""
 
 
 def _closed() -> StaleHandleError:
@@ -33,165 +37,264 @@ def _closed() -> StaleHandleError:
 
 
 class Admission:
-    """Permits for sampling requests: ``capacity`` of them, which the owner may change at any time.
+    """Lets samples through.
 
     Args:
-        clock: Time for the backoff.
-        backoff: What the service's rejections demand.
+        limits: What may be sent.
+        clock: Time for it.
         budget: Bytes of prompts that may be under way.
-        capacity: Permits to start with; a holder of leased permits starts with none.
-        on_demand: Called whenever somebody begins to wait for a permit.
-        on_rejection: Called after each rejection, to tell others of it.
+        carry: Sends the messages that are due, with the time now; called after changes, once per
+            turn of the loop. By default there is nobody to send them to: the limits are local.
     """
 
-    def __init__(  # noqa: PLR0913 - the machines and their two listeners
+    def __init__(
         self,
+        limits: HolderLimits,
         clock: Clock,
-        backoff: Backoff,
         budget: ByteBudget,
         *,
-        capacity: int = DISPATCH_PERMITS,
-        on_demand: Callable[[], None] | None = None,
-        on_rejection: Callable[[], None] | None = None,
+        carry: Callable[[float], None] | None = None,
     ) -> None:
-        self.capacity = capacity
-        self.backoff = backoff
-        self.in_use = 0
-        self.rejections = 0
+        if carry is None:
+            if not isinstance(limits, LocalLimits):
+                raise TypeError(
+                    "limits that are shared with other processes need somebody to carry"
+                )
+            carry = limits.settle
+        self.limits = limits
+        self.bytes = ByteGate(budget)
         self._clock = clock
-        self._budget = budget
-        self._on_demand = on_demand
-        self._on_rejection = on_rejection
-        self._permits = Line()
-        self._senders = Line()
-        self._sending = 0
-        self._reopening: asyncio.Task[None] | None = None
+        self._carry = carry
+        self._is_shared = not isinstance(limits, LocalLimits)
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._uncovered: list[asyncio.Future[None]] = []
+        self._due: asyncio.Handle | None = None
+        self._sleeper: asyncio.Task[None] | None = None
+        self._wakes_at = math.inf
         self._is_closed = False
 
     def __repr__(self) -> str:
-        """Show what is in use and who waits."""
-        return (
-            f"Admission(in_use={self.in_use}/{self.capacity}, sending={self._sending}, "
-            f"waiting={self.waiting}, {self.backoff!r})"
-        )
+        """Show the limits."""
+        return f"Admission({self.limits!r}, {self.bytes!r})"
 
     @property
     def waiting(self) -> int:
-        """How many wait for a permit."""
-        return len(self._permits)
+        """How many samples wait to be sent."""
+        return self.limits.waiting
 
-    def resize(self, capacity: int) -> None:
-        """Change the number of permits; those in use above it are not taken away."""
-        self.capacity = capacity
-        self._grant()
+    def sample(self, traffic: Traffic, num_bytes: int) -> Passage:
+        """Return the way of a sample; to be used in an ``async with`` block until it is over.
 
-    def refresh(self) -> None:
-        """Look at the backoff again, after it was changed from outside."""
-        self._open()
-
-    @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
-        """Hold a permit.
+        Args:
+            traffic: Its kind.
+            num_bytes: The estimated size of its prompt.
 
         Raises:
-            StaleHandleError: The admission was closed.
+            StaleHandleError: This was closed.
         """
         self._check_open()
-        if self.in_use < self.capacity and not self._permits:
-            self.in_use += 1
-        else:
-            place = self._permits.join()
-            if self._on_demand is not None:
-                self._on_demand()
+        return Passage(self, self.limits.join(traffic.label, traffic.weight, num_bytes))
+
+    def changed(self) -> None:
+        """Look at the limits again, at the end of this turn of the loop."""
+        if self._due is None and not self._is_closed:
+            self._due = asyncio.get_running_loop().call_soon(self._turn)
+
+    def freed(self) -> None:
+        """Look at the limits again because a sample gave something back.
+
+        At once if others wait for it here; others elsewhere hear of it in a moment, so that there
+        is not a look for each sample.
+        """
+        if self._waiting or self._uncovered:
+            self.changed()
+        elif self._is_shared:
+            self._plan(self._clock.now() + LAZY_S)
+
+    async def admitted(self, ticket: Ticket) -> None:
+        """Return when a sample has a permit.
+
+        Raises:
+            StaleHandleError: This was closed.
+        """
+        self._check_open()
+        if _waits(ticket):
+            self._admit(self._clock.now())
+        if not _waits(ticket):
+            return
+        self._waiting[ticket] = let_in = asyncio.get_running_loop().create_future()
+        self.changed()
+        try:
             with span(names.PERMIT_WAIT):
-                await self._permits.wait(place, self._return_permit)
-        try:
-            yield
+                await let_in
         finally:
-            self._return_permit()
+            self._waiting.pop(ticket, None)
 
-    @asynccontextmanager
-    async def sending(self, num_bytes: int) -> AsyncIterator[None]:
-        """Send, when the backoff and the byte budget allow it; held only while an attempt runs.
+    async def covered(self) -> None:
+        """Return when a sample that has a permit may be sent at this moment.
 
         Raises:
-            StaleHandleError: The admission was closed.
+            StaleHandleError: This was closed.
         """
-        self._check_open()
-        if self._may_send() and not self._senders:
-            cost_bytes = self._start_sending(num_bytes)
-        else:
-            place = self._senders.join(num_bytes)
-            self._plan_reopening()
+        while not self.limits.covers(self._clock.now()):
+            self._check_open()
+            place = asyncio.get_running_loop().create_future()
+            self._uncovered.append(place)
+            self.changed()
             with span(names.BACKOFF):
-                cost_bytes = await self._senders.wait(place, self._sender_left)
-        try:
-            yield
-        finally:
-            self._sender_left(cost_bytes)
+                await place
 
-    def rejected(self, num_bytes: int, retry_after_s: float | None) -> None:
-        """Note that the service answered 429."""
-        self.rejections += 1
-        self.backoff.on_rejected(self._clock.now(), num_bytes, retry_after_s)
-        if self._on_rejection is not None:
-            self._on_rejection()
+    async def take_bytes(self, num_bytes: int) -> int:
+        """Take a prompt's share of the byte budget, and return what was taken."""
+        cost_bytes = self.limits.backoff.budget_bytes(self._clock.now(), num_bytes)
+        await self.bytes.acquire(cost_bytes)
+        return cost_bytes
 
-    def accepted(self) -> None:
-        """Note that the service took a request."""
-        self.backoff.on_accepted(self._clock.now())
+    def now(self) -> float:
+        """Return the time that the limits go by."""
+        return self._clock.now()
 
     async def aclose(self) -> None:
         """Send away everybody who waits, and stop the timer; idempotent."""
         self._is_closed = True
-        self._permits.dissolve(_closed)
-        self._senders.dissolve(_closed)
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.gather(self._reopening, return_exceptions=True)
+        for place in [*self._waiting.values(), *self._uncovered]:
+            if not place.done():
+                place.set_exception(_closed())
+        self._uncovered.clear()
+        if self._due is not None:
+            self._due.cancel()
+        if self._sleeper is not None:
+            self._sleeper.cancel()
+            await asyncio.gather(self._sleeper, return_exceptions=True)
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise _closed()
 
-    def _return_permit(self, _: int = 0) -> None:
-        self.in_use -= 1
-        self._grant()
+    def _turn(self) -> None:
+        self._due = None
+        now = self._clock.now()
+        self._admit(now)
+        if self._is_idle:
+            return
+        self._carry(now)
+        self._admit(now)
+        if self._uncovered and self.limits.covers(now):
+            uncovered, self._uncovered = self._uncovered, []
+            for place in uncovered:
+                if not place.done():
+                    place.set_result(None)
+        self._plan(self._next_look(now))
 
-    def _grant(self) -> None:
-        while self.in_use < self.capacity and (place := self._permits.first()) is not None:
-            self.in_use += 1
-            place.let_in.set_result(0)
+    def _admit(self, now: float) -> None:
+        while (ticket := self.limits.admit(now)) is not None:
+            place = self._waiting.pop(ticket, None)
+            if place is not None and not place.done():
+                place.set_result(None)
 
-    def _start_sending(self, num_bytes: int) -> int:
-        cost_bytes = self.backoff.budget_bytes(self._clock.now(), num_bytes)
-        self._budget.take(cost_bytes)
-        self._sending += 1
-        return cost_bytes
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nobody waits, here or elsewhere, for what the limits say."""
+        return not (self._is_shared or self._waiting or self._uncovered)
 
-    def _sender_left(self, cost_bytes: int) -> None:
-        self._budget.release(cost_bytes)
-        self._sending -= 1
-        self._open()
+    def _next_look(self, now: float) -> float:
+        wake_at = self.limits.wake_at(now)
+        state = self.limits.state(now)
+        return (
+            min(wake_at, state.until) if self._uncovered and isinstance(state, Paused) else wake_at
+        )
 
-    def _may_send(self) -> bool:
-        state = self.backoff.state(self._clock.now())
-        if isinstance(state, Paused) or not self._budget.admits():
-            return False
-        return not isinstance(state, Throttled) or self._sending < state.width
+    def _plan(self, wake_at: float) -> None:
+        """See to it that there is a turn by then; an earlier one plans the next."""
+        if wake_at >= self._wakes_at or self._is_closed:
+            return
+        if self._sleeper is not None:
+            self._sleeper.cancel()
+        self._wakes_at = wake_at
+        self._sleeper = asyncio.get_running_loop().create_task(self._sleep(wake_at))
 
-    def _open(self) -> None:
-        while self._may_send() and (place := self._senders.first()) is not None:
-            place.let_in.set_result(self._start_sending(place.num_bytes))
-        self._plan_reopening()
+    async def _sleep(self, wake_at: float) -> None:
+        await self._clock.sleep(max(wake_at - self._clock.now(), 0.0))
+        self._sleeper, self._wakes_at = None, math.inf
+        self._turn_now()
 
-    def _plan_reopening(self) -> None:
-        state = self.backoff.state(self._clock.now())
-        planned = self._reopening is not None and not self._reopening.done()
-        if self._senders and isinstance(state, Paused) and not planned:
-            self._reopening = asyncio.get_running_loop().create_task(self._reopen(state.until))
+    def _turn_now(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+        self._turn()
 
-    async def _reopen(self, until: float) -> None:
-        await self._clock.sleep(max(until - self._clock.now(), 0.0))
-        self._reopening = None
-        self._open()
+
+def _waits(ticket: Ticket) -> bool:
+    return ticket.stage is Stage.WAITING
+
+
+class Passage:
+    """The way of one sample, from the line to its answer."""
+
+    def __init__(self, admission: Admission, ticket: Ticket) -> None:
+        self._admission = admission
+        self._limits = admission.limits
+        self._ticket = ticket
+
+    async def __aenter__(self) -> Self:
+        """Begin to wait."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give back whatever the sample has."""
+        self._limits.finished(self._ticket)
+        self._admission.freed()
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Send, as soon as there is a permit and the byte budget admits it.
+
+        Raises:
+            StaleHandleError: The admission was closed.
+        """
+        cost_bytes = await self._ready()
+        try:
+            yield
+        finally:
+            self._admission.bytes.release(cost_bytes)
+
+    async def covered(self) -> None:
+        """Return when the sample may be sent once more.
+
+        Raises:
+            StaleHandleError: The admission was closed.
+        """
+        await self._admission.covered()
+
+    def accepted(self) -> None:
+        """Note that the service has taken the sample."""
+        self._limits.accepted(self._ticket, self._admission.now())
+        self._admission.freed()
+
+    def rejected(self, retry_after_s: float | None) -> None:
+        """Note a 429: everybody pauses, and the sample is in line again."""
+        self._limits.rejected(self._ticket, self._admission.now(), retry_after_s)
+        self._admission.changed()
+
+    def suspended(self, seconds: float) -> None:
+        """Note that the service takes nothing for another reason; the sample is in line again."""
+        now = self._admission.now()
+        self._limits.withdrawn(self._ticket)
+        self._limits.suspend(now, seconds)
+        self._admission.changed()
+
+    async def _ready(self) -> int:
+        """Wait for a permit and for bytes; a pause that begins meanwhile begins it all anew."""
+        while True:
+            await self._admission.admitted(self._ticket)
+            cost_bytes = await self._admission.take_bytes(self._ticket.est_bytes)
+            if self._limits.covers(self._admission.now()):
+                return cost_bytes
+            self._admission.bytes.release(cost_bytes)
+            self._limits.withdrawn(self._ticket)
+            self._admission.changed()

@@ -24,7 +24,7 @@ from tinker_ray.wire import json_value
 from tinker_ray.wire.codec import JSON, Body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from tinker_ray.transport.auth import Credentials
     from tinker_ray.transport.message import Response, Transport
@@ -142,6 +142,7 @@ class Link:
         path: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        before_again: Callable[[], Awaitable[None]] | None = None,
     ) -> Response:
         """Send a request with the retries of its endpoint, and its timeout unless one is given.
 
@@ -158,12 +159,23 @@ class Link:
             headers=_headers(body, headers),
             timeout_s=timeout_s,
         )
-        return await send(self.transport, request, self.clock, self.patience)
+        return await send(self.transport, request, self.clock, self.patience, before_again)
 
     async def submit(
-        self, endpoint: Endpoint, body: Body, *, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: Endpoint,
+        body: Body,
+        *,
+        headers: Mapping[str, str] | None = None,
+        before_again: Callable[[], Awaitable[None]] | None = None,
     ) -> Promise:
         """Send a request for a long operation and return its promise.
+
+        Args:
+            endpoint: What to ask for.
+            body: The request.
+            headers: Besides those of every request.
+            before_again: Awaited before each repetition.
 
         Raises:
             APIStatusError: The service refused.
@@ -171,7 +183,7 @@ class Link:
             APIResponseValidationError: The answer is not a promise.
         """
         started = self.clock.now()
-        response = await self.send(endpoint, body, headers=headers)
+        response = await self.send(endpoint, body, headers=headers, before_again=before_again)
         return Promise.read(response, self.clock.now() - started)
 
     def report(self, name: str, data: dict[str, object], severity: EventSeverity) -> None:

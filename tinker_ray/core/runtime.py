@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import secrets
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,7 @@ from tinker_ray.core.session import SessionCore, create_session
 from tinker_ray.core.spending import NO_BUDGET, LocalSpend
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import ConfigurationError, TinkerError
-from tinker_ray.limits.backoff import Backoff
-from tinker_ray.limits.budget import ByteBudget
+from tinker_ray.limits import ByteBudget, LocalLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +45,12 @@ def sampling_core(
     *,
     clone: int = 0,
     spending: Spending | None = None,
-    **admission: Any,  # noqa: ANN401
+    limits: LocalLimits | None = None,
 ) -> SamplingCore:
-    """Make a sampling core; other keyword arguments go to :class:`Admission`."""
-    backoff = Backoff(random.random)
+    """Make a sampling core for a process that has the limits for itself."""
     bytes_left = ByteBudget(link.flags.sample_bytes)
-    gate = Admission(link.clock, backoff, bytes_left, **admission)
-    return SamplingCore(link, gate, clone=clone, spending=spending)
+    admission = Admission(limits or LocalLimits(), link.clock, bytes_left)
+    return SamplingCore(link, admission, clone=clone, spending=spending)
 
 
 class LocalRuntime:

@@ -1,4 +1,4 @@
-"""Samples: dispatched under a permit, polled without one, submitted anew when lost.
+"""Samples: dispatched under a permit, at work in a slot of the window, submitted anew when lost.
 
 Knows nothing of where its permits come from. One core serves any number of sampling sessions; a
 session is bound to one version of the weights for life. Sequence numbers start at ``clone · 10⁹``,
@@ -25,6 +25,7 @@ from tinker_ray.core.session import join_sampling_session
 from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.core.window import Window
 from tinker_ray.errors import APIStatusError, BillingError, RateLimitError, RequestFailedError
+from tinker_ray.limits.backoff import PAUSE_S
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import SpanKind, recording, span
 from tinker_ray.types import EncodedTextChunk, ImageAssetPointerChunk, ImageChunk, RetryConfig
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from tinker_ray.core.admission import Admission
+    from tinker_ray.core.admission import Admission, Passage
     from tinker_ray.core.link import Link, Promise
     from tinker_ray.core.spending import Spending
     from tinker_ray.core.traffic import Traffic
@@ -146,7 +147,7 @@ class SamplingCore:
         request: SampleRequest,
         retry: RetryConfig | None = None,
         carrier: Mapping[str, str] | None = None,
-        traffic: Traffic = ORDINARY,  # noqa: ARG002 - all is of one kind here
+        traffic: Traffic = ORDINARY,
     ) -> SampleResponse:
         """Draw samples from a sampling session.
 
@@ -174,7 +175,7 @@ class SamplingCore:
         ):
             self.in_flight += 1
             try:
-                response = await self._within_budget(request, retry)
+                response = await self._within_budget(request, retry, traffic)
             finally:
                 self.in_flight -= 1
             _describe(current, response)
@@ -191,21 +192,23 @@ class SamplingCore:
                 await session.poller.aclose()
 
     async def _within_budget(
-        self, request: SampleRequest, retry: RetryConfig | None
+        self, request: SampleRequest, retry: RetryConfig | None, traffic: Traffic
     ) -> SampleResponse:
         if self._spending is None:
-            return await self._answer(request, retry)
+            return await self._answer(request, retry, traffic)
         async with self._spending.sample(request) as settle:
-            response = await self._answer(request, retry)
+            response = await self._answer(request, retry, traffic)
             settle(response)
             return response
 
-    async def _answer(self, request: SampleRequest, retry: RetryConfig | None) -> SampleResponse:
+    async def _answer(
+        self, request: SampleRequest, retry: RetryConfig | None, traffic: Traffic
+    ) -> SampleResponse:
         if self._link.flags.sample_no_retries and not _scores_only(request):
-            return await self._once(request)
+            return await self._once(request, traffic)
         retry = retry or RetryConfig()
         async with self._window(request.sampling_session_id or "", retry).place():
-            return await self._until_answered(request, retry)
+            return await self._until_answered(request, retry, traffic)
 
     def _window(self, session_id: str, retry: RetryConfig) -> Window:
         key = (session_id, retry)
@@ -232,11 +235,13 @@ class SamplingCore:
             return flags.max_samples
         return min(wanted, flags.max_samples)
 
-    async def _until_answered(self, request: SampleRequest, retry: RetryConfig) -> SampleResponse:
+    async def _until_answered(
+        self, request: SampleRequest, retry: RetryConfig, traffic: Traffic
+    ) -> SampleResponse:
         attempt = 0
         while True:
             try:
-                return await self._once(request)
+                return await self._once(request, traffic)
             except Exception as error:
                 may_pass = retry.enable_retry_logic and _may_pass(error, retry)
                 self._report(error, attempt, may_pass=may_pass)
@@ -247,19 +252,16 @@ class SamplingCore:
             attempt += 1
             await self._link.clock.sleep(delay_s)
 
-    async def _once(self, request: SampleRequest) -> SampleResponse:
+    async def _once(self, request: SampleRequest, traffic: Traffic) -> SampleResponse:
         session = self._session(request.sampling_session_id or "")
         numbered = replace(request, seq_id=await session.next_seq())
-        async with self.admission.permit():
-            # The body is made now and not kept: thousands may wait, here and for their answers.
-            promise = await self._dispatch(
-                codec.encode_sample(numbered), prompt_bytes(request.prompt)
-            )
-        try:
-            response = await self._fetch(session, promise)
-        except asyncio.CancelledError:
-            self._cancels.add(promise.request_id)
-            raise
+        async with self.admission.sample(traffic, prompt_bytes(request.prompt)) as passage:
+            promise = await self._dispatch(passage, numbered)
+            try:
+                response = await self._fetch(session, promise)
+            except asyncio.CancelledError:
+                self._cancels.add(promise.request_id)
+                raise
         check_response(request, response)
         return response
 
@@ -278,28 +280,32 @@ class SamplingCore:
         poller.mark_retrieved(promise.request_id)
         return response
 
-    async def _dispatch(self, body: codec.Body, num_bytes: int) -> Promise:
-        submit = partial(self._link.submit, endpoint.ASAMPLE, body, headers=_BACKPRESSURE)
+    async def _dispatch(self, passage: Passage, request: SampleRequest) -> Promise:
         while True:
-            async with self.admission.sending(num_bytes):
+            async with passage.sending():
+                # The body is made now and not kept: thousands may wait, here and for their answers.
+                submit = partial(
+                    self._link.submit,
+                    endpoint.ASAMPLE,
+                    codec.encode_sample(request),
+                    headers=_BACKPRESSURE,
+                    before_again=passage.covered,
+                )
                 try:
                     promise = await submit()
                 except asyncio.CancelledError:
                     self._cancels.add(submit)
                     raise
-                except (RateLimitError, BillingError) as error:
-                    if not self._is_pushing_back(error):
+                except RateLimitError as error:
+                    # Before the bytes are given up, or the next in line would still be let in.
+                    passage.rejected(error.retry_after_s)
+                except BillingError as error:
+                    if not self._link.patience.waits_for_billing(error, self._link.clock.now()):
                         raise
-                    # Before the place is given up, or the next in line would still be let in.
-                    self.admission.rejected(num_bytes, error.retry_after_s)
+                    passage.suspended(error.retry_after_s or PAUSE_S)
                 else:
-                    self.admission.accepted()
+                    passage.accepted()
                     return promise
-
-    def _is_pushing_back(self, error: RateLimitError | BillingError) -> bool:
-        return isinstance(error, RateLimitError) or self._link.patience.waits_for_billing(
-            error, self._link.clock.now()
-        )
 
     def _session(self, session_id: str) -> _Session:
         session = self._sessions.get(session_id)

@@ -158,14 +158,22 @@ class HolderLimits:
         Raises:
             ValueError: It was not under way.
         """
-        self._expect(ticket, Stage.DISPATCHED)
+        self.withdrawn(ticket)
         self.num_rejected += 1
-        self._end_dispatch(ticket)
-        self._end_work(ticket)
-        self._queue.push_back(ticket)
         self._held_by_service -= 1
         if self.backoff.on_rejected(now, ticket.est_bytes, retry_after_s):
             self._met(now)
+
+    def withdrawn(self, ticket: Ticket) -> None:
+        """Take in that a sample was not sent after all: it is the first of its label again.
+
+        Raises:
+            ValueError: It was not under way.
+        """
+        self._expect(ticket, Stage.DISPATCHED)
+        self._end_dispatch(ticket)
+        self._end_work(ticket)
+        self._queue.push_back(ticket)
 
     def finished(self, ticket: Ticket) -> None:
         """Take in that a sample is over, wherever it was: answered, failed or not wanted any more.

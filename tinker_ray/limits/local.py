@@ -55,4 +55,5 @@ class LocalLimits(HolderLimits):
 
     def wake_at(self, now: float) -> float:
         """When to call :meth:`settle` if nothing happens before; infinity for never."""
-        return min(super().wake_at(now), self.cluster.wake_at)
+        mine = super().wake_at(now)
+        return min(mine, self.cluster.wake_at) if self.waiting else mine

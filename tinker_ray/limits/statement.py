@@ -8,7 +8,7 @@ talk. A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,3 +61,13 @@ class Ruling:
     permits: Grant | None = None
     slots: Grant | None = None
     window: int = 0
+
+    def after(self, older: Ruling | None) -> Ruling:
+        """Return one that says what this one and an older one, which was not told yet, say."""
+        if older is None:
+            return self
+        return replace(
+            self,
+            permits=older.permits if self.permits is None else self.permits,
+            slots=older.slots if self.slots is None else self.slots,
+        )

@@ -26,7 +26,7 @@ from tinker_ray.transport.billing import ASK_AGAIN_S, BillingPause
 from tinker_ray.wire import status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tinker_ray.errors import APIError, TinkerError
     from tinker_ray.transport.clock import Clock
@@ -160,9 +160,20 @@ class RetrySchedule:
 
 
 async def send(
-    transport: Transport, request: Request, clock: Clock, patience: Patience | None = None
+    transport: Transport,
+    request: Request,
+    clock: Clock,
+    patience: Patience | None = None,
+    before_again: Callable[[], Awaitable[None]] | None = None,
 ) -> Response:
     """Send a request until it succeeds or its schedule gives up.
+
+    Args:
+        transport: Carries it.
+        request: To be sent.
+        clock: Time between repetitions.
+        patience: How long to go on.
+        before_again: Awaited before each repetition, after its pause.
 
     Raises:
         APIStatusError: The last answer was not 2xx.
@@ -192,6 +203,8 @@ async def send(
             if wait.new_round:
                 key = _idempotency_key(request)
             await clock.sleep(wait.seconds)
+            if before_again is not None:
+                await before_again()
 
 
 def _wait(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,7 @@ from tests.unit.actors.conftest import SERVICE
 from tinker_ray.config import Secret
 from tinker_ray.core.session import ModelHandle
 from tinker_ray.errors import BadRequestError
-from tinker_ray.limits import BackoffNotice, Claim
+from tinker_ray.limits import BackoffNotice, Claim, Statement
 from tinker_ray.types import LoraConfig
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ async def session(open_link: Callable[[], Link]) -> AsyncIterator[SessionActor]:
     await actor.aclose()
 
 
-def claim(holder: str, want: int) -> Claim:
-    return Claim(holder, serial=1, epoch=0, held=0, in_use=0, want=want)
+def statement(holder: str, want: int, serial: int = 1, pause_s: float = -math.inf) -> Statement:
+    permits = Claim(holder, serial, epoch=0, held=0, in_use=0, want=want)
+    return Statement(permits, replace(permits), 0.0, BackoffNotice(pause_s))
 
 
 def info(holder: str) -> HolderInfo:
@@ -57,47 +60,72 @@ async def test_finishing_ends_the_heartbeat(session: SessionActor, toy: ToyServi
     assert ("success", False) == (toy.finished, (await session.inventory())["heartbeat"])
 
 
-async def test_claims_share_the_limit(session: SessionActor) -> None:
-    first = await session.claim(claim("a", 6))
-    second = await session.claim(claim("b", 6))
-    assert (6, 2) == (first.grant.count, second.grant.count)
+async def test_what_is_stated_shares_the_limit_and_is_counted(session: SessionActor) -> None:
+    first = await session.state(statement("a", 6))
+    second = await session.state(statement("b", 6))
+    assert first.permits is not None
+    assert second.permits is not None
+    assert (6, 2) == (first.permits.count, second.permits.count)
+    assert 2 == (await session.inventory())["statements"]
 
 
-async def test_a_holder_hears_that_it_has_to_give_back(session: SessionActor) -> None:
-    await session.claim(claim("a", 8))
-    listening = asyncio.create_task(session.listen(info("a"), 0))
+async def test_a_process_hears_that_it_has_to_give_back(session: SessionActor) -> None:
+    await session.state(statement("a", 8))
+    listening = asyncio.create_task(session.listen(info("a")))
     await asyncio.sleep(0)
-    await session.claim(claim("b", 8))
+    await session.state(statement("b", 8))
     news = await listening
-    assert news.grant is not None
-    assert (8, 4) == (news.grant.count, news.grant.target)
+    assert news is not None
+    assert news.permits is not None
+    assert (8, 4) == (news.permits.count, news.permits.target)
 
 
-async def test_every_holder_hears_of_a_pause(session: SessionActor) -> None:
-    listening = [asyncio.create_task(session.listen(info(name), 0)) for name in "abc"]
+async def test_news_that_come_while_nobody_listens_are_kept_together(
+    session: SessionActor,
+) -> None:
+    listening = asyncio.create_task(session.listen(info("a")))
     await asyncio.sleep(0)
-    await session.report(BackoffNotice(5.0))
+    await session.state(statement("a", 8))
+    await session.state(statement("b", 8))
+    first = await listening
+    await session.state(statement("c", 8))
+    await session.state(statement("d", 8, pause_s=5.0))
+    news = await session.listen(info("a"))
+    assert first is not None
+    assert news is not None
+    assert news.permits is not None
+    assert news.permits.target < 4
+    assert 4 < news.pause.pause_s <= 5
+
+
+async def test_every_process_hears_of_a_pause(session: SessionActor) -> None:
+    for name in "abc":
+        await session.state(statement(name, 2))
+    listening = [asyncio.create_task(session.listen(info(name))) for name in "abc"]
+    await asyncio.sleep(0)
+    await session.state(statement("d", 1, pause_s=5.0))
     news = await asyncio.gather(*listening)
-    assert [1, 1, 1] == [item.version for item in news]
-    assert all(4 < item.pause.pause_s <= 5 for item in news)
+    assert all(item is not None and 4 < item.pause.pause_s <= 5 for item in news)
 
 
-async def test_who_claims_later_hears_of_the_pause_too(session: SessionActor) -> None:
-    await session.report(BackoffNotice(5.0))
-    reply = await session.claim(claim("a", 1))
-    assert 4 < reply.pause.pause_s <= 5
+async def test_who_comes_later_hears_of_the_pause_too(session: SessionActor) -> None:
+    await session.state(statement("a", 1, pause_s=5.0))
+    ruling = await session.state(statement("b", 1))
+    assert 4 < ruling.pause.pause_s <= 5
 
 
 async def test_a_restarted_session_grants_nothing_at_first(open_link: Callable[[], Link]) -> None:
     session = SessionActor(SERVICE, restarted=True, link=open_link())
     try:
-        assert 0 == (await session.claim(claim("a", 8))).grant.count
+        ruling = await session.state(statement("a", 8))
+        assert ruling.permits is not None
+        assert 0 == ruling.permits.count
     finally:
         await session.aclose()
 
 
 async def test_the_inventory_names_holders_and_models(session: SessionActor) -> None:
-    listening = asyncio.create_task(session.listen(info("a"), 0))
+    listening = asyncio.create_task(session.listen(info("a")))
     await asyncio.sleep(0)
     await session.announce("toy-1:train:0")
     inventory = await session.inventory()

@@ -57,7 +57,7 @@ async def test_closing_answers_what_is_under_way() -> None:
     runtime, transport = runtime_over(answer({}))
     transport.script["/api/v1/retrieve_future"] = [errors.APIConnectionError()]
     training = await runtime.open_training(ModelHandle("S1:train:0", first_seq=3))
-    runtime.sampling.admission.resize(0)
+    runtime.sampling.admission.limits.suspend(0.0, 100.0)
     step = asyncio.create_task(training.run(OptimStep(3, AdamParams())))
     sample = asyncio.create_task(
         runtime.sampling.sample(SampleRequest(ModelInput.empty(), sampling_session_id="s"))

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.clock import settle
+from tests.fakes.clock import SteppedClock, settle
 from tinker_ray import errors
 from tinker_ray.core.admission import Admission
 from tinker_ray.core.flags import DynamicFlags, ServerFlags
 from tinker_ray.core.link import Link
 from tinker_ray.core.sampling import SamplingCore, prompt_bytes
-from tinker_ray.limits.backoff import Backoff
-from tinker_ray.limits.budget import ByteBudget
+from tinker_ray.limits import ByteBudget, LocalLimits
 from tinker_ray.transport.clock import Clock, VirtualClock
 from tinker_ray.transport.message import Request, Response
 from tinker_ray.transport.scripted import Answer, ScriptedTransport, Sent, answer
@@ -61,8 +60,8 @@ class Sampling:
     def __post_init__(self) -> None:
         script = {ASAMPLE.path: self.asample, RETRIEVE_FUTURE.path: self.retrieve}
         self.transport = ScriptedTransport(script)
-        self.backoff = Backoff(lambda: 0.0)
-        self.admission = Admission(self.clock, self.backoff, ByteBudget(), capacity=self.capacity)
+        self.limits = LocalLimits(self.capacity, random=lambda: 0.0)
+        self.admission = Admission(self.limits, self.clock, ByteBudget())
         flags = replace(self.flags, protobuf=self.protobuf, max_samples=self.max_samples)
         self.link = Link(self.transport, self.clock, flags)
         self.core = SamplingCore(self.link, self.admission, clone=self.clone)
@@ -90,7 +89,7 @@ async def test_a_sample_is_dispatched_polled_and_named() -> None:
     assert [([7], "q/0")] == [(item.tokens, item.sequence_id) for item in response.sequences]
     assert [ASAMPLE.path, RETRIEVE_FUTURE.path] == sampling.transport.paths()
     assert "1" == sampling.transport.sent[0].request.headers["X-Tinker-Sampling-Backpressure"]
-    assert (0, 0) == (sampling.core.in_flight, sampling.admission.in_use)
+    assert (0, 0) == (sampling.core.in_flight, sampling.limits.dispatching)
 
 
 @pytest.mark.parametrize("protobuf,accept", [(True, PROTOBUF), (False, JSON)])
@@ -126,7 +125,7 @@ async def test_back_pressure_resends_the_same_request_after_the_pause() -> None:
     await sampling.sample()
     assert [0, 0, 0] == sampling.seq_ids
     assert pytest.approx([1.1, 1.1]) == sampling.slept
-    assert 2 == sampling.admission.rejections
+    assert 2 == sampling.limits.num_rejected
 
 
 async def test_the_services_wait_is_kept_when_it_pushes_back() -> None:
@@ -142,11 +141,11 @@ async def test_a_large_prompt_waits_longer() -> None:
 
 
 async def test_back_pressure_is_noted_before_the_next_in_line_is_let_in() -> None:
-    arrived, go = asyncio.Event(), asyncio.Event()
-    sampling = Sampling()
+    arrived, go, clock = asyncio.Event(), asyncio.Event(), SteppedClock()
+    sampling = Sampling(clock=clock)
     # Throttled to one at a time, so that the second request waits for the first.
-    sampling.backoff._width = 1
-    sampling.backoff.on_rejected(-5.0, 1)
+    sampling.limits.backoff._width = 1
+    sampling.limits.backoff.on_rejected(-5.0, 1)
     outcomes = iter([answer(status=429), PROMISED, PROMISED])
     times: list[float] = []
 
@@ -165,8 +164,12 @@ async def test_back_pressure_is_noted_before_the_next_in_line_is_let_in() -> Non
     second = asyncio.create_task(sampling.sample())
     await settle()
     go.set()
+    await settle()
+    assert [0.0] == times
+    await clock.advance(1.2)
     await asyncio.gather(first, second)
     assert [0.0, 1.1, 1.1] == pytest.approx(times)
+    await sampling.core.aclose()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ async def test_what_a_new_attempt_cannot_mend_is_raised_at_once(
     with pytest.raises(error):
         await sampling.sample()
     assert ([0], []) == (sampling.seq_ids, sampling.slept)
-    assert (0, 0) == (sampling.core.in_flight, sampling.admission.in_use)
+    assert (0, 0) == (sampling.core.in_flight, sampling.limits.dispatching)
 
 
 async def test_without_retry_logic_a_lost_promise_is_the_callers() -> None:
@@ -254,7 +257,7 @@ async def in_flight(sampling: Sampling, *retries: RetryConfig | None) -> list[as
 async def test_polling_holds_no_permit() -> None:
     sampling, gate = gated(capacity=1)
     tasks = await in_flight(sampling, *[None] * 5)
-    assert (5, 0, 5) == (gate.num_dispatched, sampling.admission.in_use, sampling.core.in_flight)
+    assert (5, 0, 5) == (gate.num_dispatched, sampling.limits.dispatching, sampling.core.in_flight)
     gate.opened.set()
     await asyncio.gather(*tasks)
 
@@ -302,7 +305,7 @@ def while_waiting_for_a_permit() -> tuple[Sampling, Gate]:
 
 def while_paused() -> tuple[Sampling, Gate]:
     sampling, gate = gated()
-    sampling.backoff.on_rejected(0.0, 1, 30.0)
+    sampling.limits.suspend(0.0, 30.0)
 
     async def sleep(seconds: float) -> None:
         await asyncio.Event().wait()
@@ -325,7 +328,7 @@ async def test_a_cancelled_sample_gives_everything_back(
     assert task.cancelled()
     assert (0, 0, 0) == (
         sampling.core.in_flight,
-        sampling.admission.in_use,
+        sampling.limits.dispatching,
         sampling.admission.waiting,
     )
     await sampling.core.aclose()
@@ -398,8 +401,8 @@ async def test_a_402_pushes_back_like_a_429() -> None:
     sampling = Sampling(asample=[unpaid, unpaid, PROMISED])
     await sampling.sample()
     assert [0, 0, 0] == sampling.seq_ids
-    assert pytest.approx([1.1, 1.1]) == sampling.slept
-    assert 2 == sampling.admission.rejections
+    assert pytest.approx(2.2) == sum(sampling.slept)
+    assert 0 == sampling.limits.num_rejected
 
 
 async def test_a_402_that_does_not_end_is_an_error() -> None:
@@ -407,7 +410,7 @@ async def test_a_402_that_does_not_end_is_an_error() -> None:
     with pytest.raises(errors.BillingError):
         await sampling.sample()
     assert 30 <= sum(sampling.slept) <= 33
-    assert 0 == sampling.admission.in_use
+    assert 0 == sampling.limits.dispatching
 
 
 @pytest.mark.parametrize("refusal", [answer(status=409), answer(status=403)])
