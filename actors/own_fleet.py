@@ -102,8 +102,9 @@ class OwnFleet:
         self._size.on_lost(number, self._loop.time())
         self._end(name, drain_s=0.0)
         pool = self._living()
-        if not isinstance(error, ActorLostError) and not _able(pool):
-            pool.fail_waiting(error)  # where there is no key, say, there is none elsewhere either
+        is_hopeless = self._size.has_failed_everywhere and not _able(pool)
+        if is_hopeless and not isinstance(error, ActorLostError):
+            pool.fail_waiting(error)  # no node has a key, say
         self._decide()
 
     async def aclose(self) -> None:
@@ -168,12 +169,15 @@ class OwnFleet:
     def _note(self, name: str, state: SamplerState | None) -> int:
         """Take in what a sampler said; return its load."""
         sampler = self._living().samplers.get(name)
-        if state is None or sampler is None:
-            return 0 if sampler is None else sampler.member.load
+        if sampler is None:
+            return 0
         member = sampler.member
-        member.others = max(state.load - member.own, 0)
+        if state is not None:
+            member.others = max(state.load - member.own, 0)
         self._size.on_load(self._numbers[name], member.load)
-        if name in self._draining:
+        if state is not None and name in self._draining:
+            if not state.is_ending:  # it did not hear of it, or was started again since
+                self._spawn(self._retire(sampler.remote))
             self._draining[name] = 0 if member.load else self._draining[name] + 1
             if self._draining[name] >= EMPTY_LOOKS:
                 self._carry_out(self._size.on_empty(self._numbers[name]))

@@ -112,6 +112,11 @@ class PoolSize:
         return sum(not s.is_ready and not s.is_draining for s in self._samplers.values())
 
     @property
+    def has_failed_everywhere(self) -> bool:
+        """Whether, since one came up last, as many did not as there are nodes."""
+        return self._failures >= max(len(self._nodes), 1)
+
+    @property
     def may_grow(self) -> bool:
         """Whether further samplers are on their way, or would be started for more to do."""
         return not self._failures and (self.num_starting > 0 or len(self._present()) < self._room())

@@ -56,6 +56,7 @@ class Cluster:
     nodes: dict[str, float] | None = field(default_factory=lambda: {"n": 4.0})
     remotes: dict[int, FakeRemote] = field(default_factory=dict)
     broken: ConfigurationError | None = None
+    broken_node: str | None = None
 
     def __post_init__(self) -> None:
         self.gate = asyncio.Event()
@@ -64,7 +65,8 @@ class Cluster:
 
     def start(self, number: int, node: str | None) -> Any:  # noqa: ANN401
         remote = _Remote(lambda: Plain(self.gate), f"sampler-{number}")
-        remote.broken, remote.node = self.broken, node or "n"
+        remote.node = node or "n"
+        remote.broken = self.broken if self.broken_node in {None, node} else None
         self.remotes[number] = remote
         return remote
 
@@ -125,6 +127,16 @@ async def test_where_no_sampler_can_work_the_reason_is_given() -> None:
     cluster = Cluster(broken=ConfigurationError("no API key on the node"))
     with pytest.raises(ConfigurationError, match="no API key on the node"):
         await cluster.pool.sample(request(1))
+    await cluster.pool.aclose()
+
+
+async def test_a_node_where_no_sampler_can_work_is_left_to_others() -> None:
+    cluster = Cluster(
+        nodes={"m": 1.0, "n": 1.0}, broken=ConfigurationError("no key"), broken_node="m"
+    )
+    cluster.gate.set()
+    assert 4 == len(await asyncio.gather(*cluster.ask(4)))
+    assert "n" in {sampler.member.node for sampler in cluster.pool.samplers.values()}
     await cluster.pool.aclose()
 
 
