@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tinker_ray.rl.config import RunConfig
+    from tinker_ray.rl.supervised_config import AnyConfig
 
 EXIT_INTERRUPTED = 130
 DEMO_TARGET_ACCURACY = 0.95
@@ -86,7 +86,9 @@ def train(  # noqa: PLR0913 - one per option
     run_dir: RunDirOption = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Train with RL, as a TOML file and options say; options win.
+    """Train with RL, or on examples (`kind = "sft"` or `"dpo"`), as a TOML file and options say.
+
+    Options win over the file.
 
     The same command goes on with a run that was interrupted.
     """
@@ -112,14 +114,14 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _load(path: Path | None, overrides: dict[str, object]) -> RunConfig:
-    from tinker_ray.rl.config import load
+def _load(path: Path | None, overrides: dict[str, object]) -> AnyConfig:
+    from tinker_ray.rl.supervised_config import load
 
     return load(path, overrides)
 
 
 def _launch(
-    load_config: Callable[[], RunConfig], mode: ModeOption | None, runs: Path, run_dir: Path | None
+    load_config: Callable[[], AnyConfig], mode: ModeOption | None, runs: Path, run_dir: Path | None
 ) -> None:
     try:
         from tinker_ray.rl.launch import launch

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tinker_ray.errors import ConfigurationError
-from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.plot import plot_reward
-from tinker_ray.rl.record import Manifest, StepRecord, Summary
+from tinker_ray.rl.record import Manifest, StepRecord
 
 LATEST = "latest"
-R = TypeVar("R", bound=BaseModel)
+R = TypeVar("R")
 
 
 class RunDirectory:
@@ -48,7 +49,7 @@ class RunDirectory:
         _replace(self.path / "manifest.json", manifest.model_dump_json(indent=2))
         self.manifest = manifest
 
-    def write_summary(self, summary: Summary) -> None:
+    def write_summary(self, summary: BaseModel) -> None:
         """Write what the run came to."""
         _replace(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
@@ -68,9 +69,14 @@ class RunDirectory:
         return [StepRecord.model_validate_json(line) for line in lines]
 
     def forget_after(self, steps_done: int) -> None:
-        """Remove the metrics of steps that the checkpoint does not contain: they are run again."""
-        kept = [record.model_dump_json() for record in self.steps() if record.step <= steps_done]
-        _replace(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept))
+        """Remove the metrics of steps that the checkpoint does not contain: they are run again.
+
+        A line that a crash cut off is one of them.
+        """
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= steps_done]
+        _replace(path, "".join(f"{line}\n" for line in kept))
 
     def plot(self) -> bool:
         """Draw ``reward.png``.
@@ -87,7 +93,25 @@ class RunDirectory:
         _replace(folder / f"{name}.txt", text)
 
 
-def open_run(config: RunConfig, *, root: Path, run_dir: Path | None = None) -> RunDirectory:
+class SeededConfig(Protocol):
+    """Settings of any kind of run: frozen, comparable, written down as JSON."""
+
+    @property
+    def seed(self) -> int:
+        """Names the run directory, beside the date."""
+        ...
+
+    def model_dump_json(self, *, indent: int | None = None) -> str:
+        """Write them down."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: bytes) -> Self:
+        """Read them."""
+        ...
+
+
+def open_run(config: SeededConfig, *, root: Path, run_dir: Path | None = None) -> RunDirectory:
     """Find the unfinished run with these settings, or begin a new one.
 
     The candidate is ``run_dir``, or else the newest run below ``root``. It is gone on with if it
@@ -119,10 +143,10 @@ def open_run(config: RunConfig, *, root: Path, run_dir: Path | None = None) -> R
     return directory
 
 
-def _resume(config: RunConfig, path: Path) -> RunDirectory | None:
-    if _read(path / "config.json", RunConfig) != config:
+def _resume(config: SeededConfig, path: Path) -> RunDirectory | None:
+    if _read(path / "config.json", type(config).model_validate_json) != config:
         return None
-    manifest = _read(path / "manifest.json", Manifest) or Manifest()
+    manifest = _read(path / "manifest.json", Manifest.model_validate_json) or Manifest()
     if manifest.finished:
         return None
     lock = _lock(path)
@@ -133,9 +157,16 @@ def _resume(config: RunConfig, path: Path) -> RunDirectory | None:
     return directory
 
 
-def _read(path: Path, kind: type[R]) -> R | None:
+def _step_of(line: str) -> float:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _read(path: Path, parse: Callable[[bytes], R]) -> R | None:
+    try:
+        return parse(path.read_bytes())
     except (OSError, ValidationError):
         return None
 

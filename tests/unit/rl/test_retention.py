@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinker_ray.errors import APIConnectionError
+from tinker_ray.rl.retention import KeepRule, Retention, Saved, superfluous
+
+SCORES = st.none() | st.floats(0, 1) | st.just(math.nan)
+
+
+def paths(saved: list[Saved]) -> list[str]:
+    return [checkpoint.path for checkpoint in saved]
+
+
+def run(*scores: float | None) -> list[Saved]:
+    return [Saved(f"c{place}", score) for place, score in enumerate(scores)]
+
+
+def test_the_last_ones_and_the_best_one_are_kept() -> None:
+    saved = run(0.1, 0.9, 0.3, 0.2, 0.4)
+    assert ["c0", "c2"] == paths(superfluous(saved, KeepRule(last=2)))
+
+
+def test_of_equal_scores_the_older_one_is_the_best() -> None:
+    assert ["c1"] == paths(superfluous(run(0.5, 0.5, 0.5), KeepRule(last=1)))
+
+
+def test_what_was_not_measured_is_never_the_best() -> None:
+    assert ["c0", "c1"] == paths(superfluous(run(None, math.nan, 0.1, None), KeepRule(last=1)))
+
+
+def test_all_are_kept_without_a_count() -> None:
+    assert [] == superfluous(run(0.1, 0.2, 0.3), KeepRule())
+
+
+@given(
+    scores=st.lists(SCORES, max_size=12),
+    last=st.integers(1, 5),
+    best=st.integers(0, 3),
+    used=st.sets(st.integers(0, 11)),
+)
+def test_the_newest_and_what_is_in_use_never_go(
+    scores: list[float | None], last: int, best: int, used: set[int]
+) -> None:
+    saved = run(*scores)
+    in_use = {f"c{place}" for place in used}
+    gone = superfluous(saved, KeepRule(last, best), in_use)
+    kept = [checkpoint for checkpoint in saved if checkpoint not in gone]
+    assert kept[-last:] == saved[-last:] or len(saved) <= last
+    assert in_use.isdisjoint(paths(gone))
+    assert len(kept) <= last + best + len(in_use)
+    measured = [s.score for s in saved if s.score is not None and not math.isnan(s.score)]
+    if best and measured:
+        assert max(measured) in [checkpoint.score for checkpoint in kept]
+
+
+@pytest.mark.parametrize("last,best", [(0, 1), (1, -1)])
+def test_a_rule_that_keeps_too_little_is_refused(last: int, best: int) -> None:
+    with pytest.raises(ValueError, match=r"is 0|is -1"):
+        KeepRule(last, best)
+
+
+@dataclass
+class Store:
+    used: set[str] = field(default_factory=set)
+    deleted: list[str] = field(default_factory=list)
+    fails: bool = False
+
+    async def in_use(self) -> Collection[str]:
+        return self.used
+
+    async def delete(self, path: str) -> None:
+        if self.fails:
+            raise APIConnectionError("no route")
+        self.deleted.append(path)
+
+
+async def test_a_new_checkpoint_makes_an_old_one_go() -> None:
+    store = Store(used={"b"})
+    retention = Retention(KeepRule(last=1, best=0), store, {"a": None})
+    for path in ("b", "c", "d"):
+        await retention.add(path)
+    assert ["a", "c"] == store.deleted
+    assert ["b", "d"] == retention.kept
+    store.used.clear()
+    await retention.add("e")
+    assert ["a", "c", "b", "d"] == store.deleted
+
+
+async def test_a_deletion_that_fails_is_told_once_and_done_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = Store(fails=True)
+    retention = Retention(KeepRule(last=1), store)
+    with caplog.at_level(logging.WARNING):
+        for path in ("a", "b", "c"):
+            await retention.add(path)
+    assert 1 == len(caplog.records)
+    store.fails = False
+    await retention.add("d")
+    assert ["a", "b", "c"] == store.deleted
