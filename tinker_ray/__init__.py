@@ -87,7 +87,11 @@ if TYPE_CHECKING:
     from tinker_ray.clients.training import TrainingClient as BackcompatTrainingClientFuture
     from tinker_ray.core.download import Downloaded
     from tinker_ray.rl.executor import RayExecutor
+    from tinker_ray.rl.policy import LivePolicy
     from tinker_ray.rl.pool import RolloutPool
+    from tinker_ray.rollouts.pacing import Pacing
+    from tinker_ray.rollouts.retry import RetryBudget
+    from tinker_ray.rollouts.worker import Timeouts
     from tinker_ray.transport.timeout import Timeout
 
 __title__ = "tinker_ray"
@@ -99,14 +103,18 @@ _LAZY = {
     "BackcompatSamplingClientFuture": f"{_CLIENTS}.sampling:SamplingClient",
     "BackcompatTrainingClientFuture": f"{_CLIENTS}.training:TrainingClient",
     "Downloaded": "tinker_ray.core.download:Downloaded",
+    "LivePolicy": "tinker_ray.rl.policy:LivePolicy",
     "LossHandle": f"{_CLIENTS}.loss_handle:LossHandle",
+    "Pacing": "tinker_ray.rollouts.pacing:Pacing",
     "PerDatumLossFn": f"{_CLIENTS}.loss_handle:PerDatumLossFn",
     "RequestOptions": f"{_CLIENTS}.options:RequestOptions",
     "RayExecutor": "tinker_ray.rl.executor:RayExecutor",
     "RestClient": f"{_CLIENTS}.rest:RestClient",
+    "RetryBudget": "tinker_ray.rollouts.retry:RetryBudget",
     "RolloutPool": "tinker_ray.rl.pool:RolloutPool",
     "SamplingClient": f"{_CLIENTS}.sampling:SamplingClient",
     "ServiceClient": f"{_CLIENTS}.service:ServiceClient",
+    "Timeouts": "tinker_ray.rollouts.worker:Timeouts",
     "Timeout": "tinker_ray.transport.timeout:Timeout",
     "TrainingClient": f"{_CLIENTS}.training:TrainingClient",
     "init": f"{_CLIENTS}.mode:init",
@@ -147,6 +155,7 @@ __all__ = [
     "ExperimentalWarning",
     "ForwardBackwardOutput",
     "InternalServerError",
+    "LivePolicy",
     "LoraConfig",
     "LossHandle",
     "ModelID",
@@ -156,6 +165,7 @@ __all__ = [
     "OptimParams",
     "OptimStepRequest",
     "OptimStepResponse",
+    "Pacing",
     "ParsedCheckpointTinkerPath",
     "PerDatumLossFn",
     "PermissionDeniedError",
@@ -167,6 +177,7 @@ __all__ = [
     "RequestFailedError",
     "RequestOptions",
     "RestClient",
+    "RetryBudget",
     "RetryConfig",
     "RetryableError",
     "RolloutPool",
@@ -182,6 +193,7 @@ __all__ = [
     "TensorData",
     "TensorDtype",
     "Timeout",
+    "Timeouts",
     "TinkerError",
     "TrainingClient",
     "TrainingRun",

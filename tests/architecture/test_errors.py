@@ -11,6 +11,7 @@ SAMPLES: dict[str, object] = {
     "body": {"detail": ["a", 1]},
     "category": "user",
     "detail": "the environment raised",
+    "failures": 40,
     "field": "data[3].model_input",
     "headers": {"Retry-After": "1"},
     "fix": "what to do about it",

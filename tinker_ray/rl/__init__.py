@@ -5,8 +5,17 @@ loop.
 """
 
 from tinker_ray.rl.config import RunConfig, load
+from tinker_ray.rl.outcome import DroppedGroup, FinishedGroup
+from tinker_ray.rl.policy import LivePolicy
 from tinker_ray.rl.pool import RolloutPool
-from tinker_ray.rl.run import FinishedGroup
 from tinker_ray.rl.worker import LocalWorker
 
-__all__ = ["FinishedGroup", "LocalWorker", "RolloutPool", "RunConfig", "load"]
+__all__ = [
+    "DroppedGroup",
+    "FinishedGroup",
+    "LivePolicy",
+    "LocalWorker",
+    "RolloutPool",
+    "RunConfig",
+    "load",
+]

@@ -16,10 +16,10 @@ from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.training import TrainingClient
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.measure import Measure, kl_sample_train, measure
+from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import StepRecord, Summary
-from tinker_ray.rl.run import FinishedGroup
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.transcript import Decode, first_of_each, render
 from tinker_ray.rollouts import (
@@ -31,6 +31,7 @@ from tinker_ray.rollouts import (
     derive_seed,
 )
 from tinker_ray.rollouts.datum import from_groups
+from tinker_ray.rollouts.event import kind_of
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 from tinker_ray.types import AdamParams
@@ -168,8 +169,7 @@ class Loop:
             self._progress.status(f"{what} {len(groups)}/{len(builders)}, {in_flight} in flight")
         if not groups:
             reason, detail = next(iter(self._pool.account.details.items()))
-            kind = "infrastructure" if reason == "cancelled" else reason
-            raise RolloutFailedError(kind=kind, stage="every rollout", detail=detail)
+            raise RolloutFailedError(kind=kind_of(reason), stage="every rollout", detail=detail)
         return sorted(groups, key=lambda group: group.index)
 
     async def _update(

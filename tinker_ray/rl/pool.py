@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -20,18 +21,27 @@ from actors.env_threads import MAX_THREADS
 from actors.worker_options import WorkerOptions
 from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.rl import placement
+from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.placement import PoolWorker
-from tinker_ray.rl.run import FinishedGroup, Run
+from tinker_ray.rl.policy import LivePolicy
+from tinker_ray.rl.run import OnDrop, Run, RunOptions
 from tinker_ray.rollouts import (
     Account,
     Dispatcher,
     EnvGroupBuilder,
+    Pace,
+    Pacing,
+    Quarantine,
+    RetryBudget,
     RolloutParams,
     Sampler,
+    SelectionAccount,
     Timeouts,
 )
-from tinker_ray.rollouts.dispatcher import DEFAULT_RETRIES
+from tinker_ray.rollouts.quarantine import QUARANTINE_AFTER
 from tinker_ray.rollouts.worker import UNLIMITED
+
+DEFAULT_RETRIES = RetryBudget()
 
 LOSSES_PER_WORKER = 3
 """Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
@@ -47,11 +57,16 @@ class RolloutPool:
     Args:
         workers: How many.
         groups_per_worker: How many groups each runs at once.
-        retries: How often a group is run again after infrastructure failures.
+        retries: How often a group is run again, with fresh environments, by class of failure; a
+            number stands for the infrastructure alone.
         window: How many groups may be under way or not yet taken; None means twice the capacity.
         timeouts: How long each stage of a group may take.
         min_episodes: A group of which so many episodes come to their end counts without those that
             fail; None wants all.
+        quarantine_after: A builder whose groups fail for good so many times in a row is not run
+            again; None runs it for ever.
+        halt_after: Failures of the infrastructure in a row, with no group that ends in between,
+            that end a run; None chooses by the number of groups that run at once.
         setup: A function that each worker process calls once, before anything else.
         num_cpus: Logical CPUs of a worker on a cluster; None takes 0.1, for environments that wait
             more than they compute.
@@ -74,10 +89,12 @@ class RolloutPool:
         workers: int = 2,
         *,
         groups_per_worker: int = 16,
-        retries: int = DEFAULT_RETRIES,
+        retries: int | RetryBudget = DEFAULT_RETRIES,
         window: int | None = None,
         timeouts: Timeouts = UNLIMITED,
         min_episodes: int | None = None,
+        quarantine_after: int | None = QUARANTINE_AFTER,
+        halt_after: int | None = None,
         setup: Callable[[], object] | None = None,
         num_cpus: float | None = None,
         num_gpus: float | None = None,
@@ -94,10 +111,15 @@ class RolloutPool:
             runtime_env=runtime_env or {},
             threads=threads,
         )
-        self._stages = (timeouts, min_episodes)
+        self._options = RunOptions(
+            timeouts=timeouts,
+            min_episodes=min_episodes,
+            quarantine=Quarantine(quarantine_after),
+        )
+        self._halt_after = halt_after
         self._num_workers = workers
         self._groups_per_worker = groups_per_worker
-        self._retries = retries
+        self._retries = RetryBudget.of(retries)
         self._window = window
         self._open_worker = open_worker or partial(placement.open_worker, options=options)
         self._workers: dict[str, PoolWorker] = {}
@@ -107,6 +129,7 @@ class RolloutPool:
         self._replacements: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._opening = asyncio.Lock()
+        self._newest: Run | None = None
         self.account = Account()
 
     async def __aenter__(self) -> Self:
@@ -132,39 +155,52 @@ class RolloutPool:
         """Groups that are running."""
         return sum(run.in_flight for run in self._runs)
 
-    async def run(
+    async def run(  # noqa: PLR0913 - what there is to choose
         self,
         builders: Iterable[EnvGroupBuilder],
-        sampler: Sampler,
+        policy: Sampler | LivePolicy,
         params: RolloutParams | None = None,
+        *,
+        pacing: Pacing | None = None,
+        first_index: int = 0,
+        on_drop: OnDrop | None = None,
     ) -> AsyncGenerator[FinishedGroup]:
         """Run a group of environments per builder and yield the groups as they finish.
 
         Builders are taken from the iterable as room appears, so it may be endless. A group that
-        fails for good is dropped and counted in :attr:`account`.
+        fails for good is dropped, counted in :attr:`account`, and told to ``on_drop``.
 
         Args:
             builders: One per group; ``FinishedGroup.index`` counts them.
-            sampler: Where actions come from: one weights version for the whole run.
-            params: How actions are drawn.
+            policy: Where actions come from: one sampler for the whole run, or one that is replaced
+                as training goes on. A group stays with what was newest when its attempt began.
+            params: How actions are drawn; the seed of a group follows from its index.
+            pacing: How groups keep step with training; None starts them as there is room.
+            first_index: The number of the first builder.
+            on_drop: Called with each group that will not come.
 
         Raises:
+            RolloutsHaltedError: Nothing worked any more.
             ActorLostError: All workers are lost and replacements are lost as well.
             StaleHandleError: The pool is not open.
         """
         if not self._is_open:
             raise StaleHandleError("the rollout pool is not open: use `async with RolloutPool(…)`")
-        await self._open_missing(sampler)
-        dispatcher = Dispatcher(retries=self._retries, window=self._window)
-        self.account = dispatcher.account
+        live = policy if isinstance(policy, LivePolicy) else LivePolicy(policy)
+        await self._open_missing(live.sampler)
         run = Run(
             iter(builders),
-            sampler,
-            params or RolloutParams(),
-            self._stages,
-            dispatcher=dispatcher,
+            live,
+            replace(
+                self._options,
+                params=params or RolloutParams(),
+                first_index=first_index,
+                on_drop=on_drop,
+            ),
+            dispatcher=self._dispatcher(Pace(pacing, live.version)),
             owner=self,
         )
+        self.account, self._newest = run.account, run
         self._runs.add(run)
         try:
             for name, worker in self._workers.items():
@@ -174,6 +210,25 @@ class RolloutPool:
                     yield group
         finally:
             self._runs.discard(run)
+
+    def drain(self) -> None:
+        """Take no more builders; the runs end when the groups that are under way have come."""
+        for run in self._runs:
+            run.drain()
+
+    def take_selection(self) -> SelectionAccount:
+        """Say what the newest run has kept and cut since this was last asked."""
+        return self._newest.selection.take() if self._newest else SelectionAccount()
+
+    def _dispatcher(self, pace: Pace) -> Dispatcher:
+        return Dispatcher(
+            retries=self._retries,
+            window=self._window,
+            pace=pace,
+            group_s=self._options.timeouts.group_s,
+            halt_after=self._halt_after,
+            quarantine=self._options.quarantine,
+        )
 
     async def close(self) -> None:
         """End runs, then workers; idempotent."""
@@ -207,13 +262,16 @@ class RolloutPool:
         """Hear from a run that workers do their work."""
         self._losses_in_a_row = 0
 
+    def note_room(self) -> None:
+        """Hear from a run that an attempt has ended."""
+
     def note_loss(self, worker: str, error: ActorLostError) -> None:
         """Hear from a run that a worker is dead, and replace it."""
         if self._workers.pop(worker, None) is None:
             return
         for run in self._runs:
             run.lose_worker(worker, str(error))
-        sampler = next(iter(self._runs)).sampler
+        sampler = next(iter(self._runs)).policy.sampler
         self._losses_in_a_row += 1
         if self._losses_in_a_row <= LOSSES_PER_WORKER * self._num_workers:
             task = asyncio.get_running_loop().create_task(self._replace(sampler))

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.rl.outcome import DroppedGroup, FinishedGroup
+from tinker_ray.rl.policy import LivePolicy
 from tinker_ray.rollouts import (
     Attempt,
     AttemptId,
     Dispatcher,
     EnvGroupBuilder,
+    Quarantine,
     RolloutParams,
+    RolloutsHaltedError,
     RolloutWorker,
     Sampler,
+    Selection,
     Timeouts,
-    TrajectoryGroup,
     derive_seed,
 )
 from tinker_ray.rollouts.event import (
@@ -36,33 +40,49 @@ from tinker_ray.rollouts.event import (
     Event,
     GroupOffered,
     GroupTaken,
+    HaltRun,
+    PolicyPublished,
     RunCancelled,
+    RunDrained,
     StartAttempt,
+    TimePassed,
+    WorkerDraining,
     WorkerJoined,
     WorkerLost,
 )
 from tinker_ray.rollouts.failure import as_rollout_failure
+from tinker_ray.rollouts.quarantine import POISON, key_of
 from tinker_ray.rollouts.worker import UNLIMITED
 from tinker_ray.telemetry import names
-from tinker_ray.telemetry.carrier import Carrier, inject
+from tinker_ray.telemetry.carrier import inject
 from tinker_ray.telemetry.trace import span
 
+OnDrop = Callable[[DroppedGroup], None]
+"""Hears of each group that will not come."""
 
-@dataclass
-class FinishedGroup(TrajectoryGroup):
-    """A trajectory group, and where it came from.
+OFFERS_AT_ONCE = 256
+"""Builders that are taken before the event loop has its turn again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How the groups of a run are run.
 
     Attributes:
-        index: The place of its builder in the run, from 0.
-        attempt: How many attempts had failed before.
-        tags: The builder's ``logging_tags``.
-        carrier: The trace of its rollout, for spans that link to it.
+        params: How actions are drawn; the seed is that of the run.
+        timeouts: How long stages may take.
+        min_episodes: How many episodes of a group have to come to their end; None wants all.
+        first_index: The number of the first group.
+        on_drop: Hears of groups that will not come.
+        quarantine: Of the pool.
     """
 
-    index: int = 0
-    attempt: int = 0
-    tags: list[str] = field(default_factory=list)
-    carrier: Carrier = field(default_factory=dict)
+    params: RolloutParams = field(default_factory=RolloutParams)
+    timeouts: Timeouts = UNLIMITED
+    min_episodes: int | None = None
+    first_index: int = 0
+    on_drop: OnDrop | None = None
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
 
 class RunOwner(Protocol):
@@ -76,28 +96,34 @@ class RunOwner(Protocol):
         """A worker turned out to be dead."""
         ...
 
+    def note_room(self) -> None:
+        """A worker ended an attempt."""
+        ...
+
 
 class Run:
     """Drives the groups of one call of ``RolloutPool.run``.
 
     Attributes:
-        sampler: Where actions come from.
+        policy: Where actions come from.
+        account: What became of the groups.
+        selection: What was kept and what was cut.
     """
 
-    def __init__(  # noqa: PLR0913 - what a run consists of
+    def __init__(
         self,
         builders: Iterator[EnvGroupBuilder],
-        sampler: Sampler,
-        params: RolloutParams,
-        stages: tuple[Timeouts, int | None] = (UNLIMITED, None),
+        policy: LivePolicy,
+        options: RunOptions,
         *,
         dispatcher: Dispatcher,
         owner: RunOwner,
     ) -> None:
+        self.policy = policy
+        self.account = dispatcher.account
+        self.selection = Selection()
         self._builders = builders
-        self.sampler = sampler
-        self._params = params
-        self._timeouts, self._min_episodes = stages
+        self._options = options
         self._dispatcher = dispatcher
         self._owner = owner
         self._workers: dict[str, RolloutWorker] = {}
@@ -107,7 +133,10 @@ class Run:
         self._results: dict[AttemptId, FinishedGroup] = {}
         self._ready: deque[FinishedGroup] = deque()
         self._awake = asyncio.Event()
-        self._num_offered = 0
+        self._clock = asyncio.get_running_loop().time
+        self._timer: asyncio.TimerHandle | None = None
+        self._offering: asyncio.Handle | None = None
+        self._next_index = options.first_index
         self._is_begun = False
         self._is_exhausted = False
         self._error: TinkerError | None = None
@@ -139,10 +168,24 @@ class Run:
         self._error = error
         self._tell(RunCancelled(str(error)))
 
+    def drain(self) -> None:
+        """Take no more builders; the groups under way still come."""
+        self._is_exhausted = True
+        self._tell(RunDrained())
+
+    def is_on(self, worker: str) -> bool:
+        """Whether a group runs on a worker."""
+        return worker in self._places.values()
+
+    def drain_worker(self, worker: str) -> None:
+        """Begin no more groups on a worker."""
+        self._tell(WorkerDraining(worker))
+
     async def groups(self) -> AsyncGenerator[FinishedGroup]:
         """Yield groups as they finish."""
         self._is_begun = True  # with all workers there, each gets its share of the first groups
-        self._offer()
+        stop_listening = self.policy.listen(self._hear)
+        self._hear(self.policy.version)
         try:
             while True:
                 while self._ready:
@@ -156,61 +199,112 @@ class Run:
                 self._awake.clear()
                 await self._awake.wait()
         finally:
+            stop_listening()
             await self.close()
 
     async def close(self) -> None:
         """Drop what has not ended and wait for the tasks to go; idempotent."""
         self._is_exhausted = True
         self._tell(RunCancelled("the run was closed"))
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._offering is not None:
+            self._offering.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
+    def _hear(self, version: int) -> None:
+        self._tell(PolicyPublished(version))
+
     def _tell(self, event: Event) -> None:
-        self._obey(self._dispatcher.handle(event))
+        self._obey(self._dispatcher.handle(event, self._clock()))
         if self._is_begun:
             self._offer()
+        self._set_timer()
         self._awake.set()
 
+    def _set_timer(self) -> None:
+        """Arm the timer, unless it is armed: whatever starts later is due later."""
+        wake_at = self._dispatcher.wake_at
+        if self._timer is None and wake_at is not None:
+            self._timer = asyncio.get_running_loop().call_at(wake_at, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._tell(TimePassed())
+
     def _offer(self) -> None:
-        while not self._is_exhausted and self._error is None and self._dispatcher.is_hungry:
+        if self._offering is not None:
+            return
+        for _ in range(OFFERS_AT_ONCE):
+            if self._is_exhausted or self._error is not None or not self._dispatcher.is_hungry:
+                return
             self._offer_next()
+        self._offering = asyncio.get_running_loop().call_soon(self._offer_more)
+
+    def _offer_more(self) -> None:
+        self._offering = None
+        self._offer()
+        self._set_timer()
+        self._awake.set()
 
     def _offer_next(self) -> None:
         builder = next(self._builders, None)
         if builder is None:
             self._is_exhausted = True
             return
-        index = self._num_offered
-        self._num_offered += 1
+        index = self._next_index
+        self._next_index += 1
         self._open_builders[index] = builder
-        self._obey(self._dispatcher.handle(GroupOffered(index)))
+        key = key_of(builder) if self._options.quarantine.has_suspects else None
+        self._obey(self._dispatcher.handle(GroupOffered(index, key), self._clock()))
 
     def _obey(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case StartAttempt(attempt, worker):
-                    self._start(attempt, worker)
+                case StartAttempt(attempt, worker, version):
+                    self._start(attempt, worker, version)
                 case CancelAttempt(attempt):
                     self._tasks[attempt].cancel()
                 case DeliverGroup(attempt):
-                    self._ready.append(self._results[attempt])
-                    self._open_builders.pop(attempt.group)
-                    self._owner.note_delivery()
-                case DropGroup(group):
-                    self._open_builders.pop(group)
+                    self._deliver(self._results[attempt])
+                case DropGroup():
+                    self._drop(command)
+                case HaltRun(failures, detail):
+                    self._error = RolloutsHaltedError(failures=failures, detail=detail)
 
-    def _start(self, attempt: AttemptId, worker: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._try(attempt, worker))
-        self._tasks[attempt] = task
+    def _deliver(self, group: FinishedGroup) -> None:
+        builder = self._open_builders.pop(group.index)
+        if self._options.quarantine.has_suspects:
+            self._options.quarantine.note_success(key_of(builder))
+        self.selection.deliver(group, group.seconds)
+        self._ready.append(group)
+        self._owner.note_delivery()
+
+    def _drop(self, drop: DropGroup) -> None:
+        builder = self._open_builders.pop(drop.group)
+        if drop.reason in POISON:
+            self._options.quarantine.note_failure(key_of(builder), drop.reason)
+        result = self._results.get(AttemptId(drop.group, drop.attempts - 1))
+        self.selection.cut(drop.reason, result, drop.seconds)
+        if self._options.on_drop is not None:
+            self._options.on_drop(
+                DroppedGroup(drop.group, drop.reason, drop.detail, drop.attempts, drop.seconds)
+            )
+
+    def _start(self, attempt: AttemptId, worker: str, version: int) -> None:
+        work = self._try(attempt, worker, self.policy.sampler, version)
+        self._tasks[attempt] = asyncio.get_running_loop().create_task(work)
         self._places[attempt] = worker
-        task.add_done_callback(lambda _: self._forget(attempt))
+        self._tasks[attempt].add_done_callback(lambda _: self._forget(attempt))
 
     def _forget(self, attempt: AttemptId) -> None:
         for table in (self._tasks, self._places, self._results):
             table.pop(attempt, None)
+        self._owner.note_room()
 
-    async def _try(self, attempt: AttemptId, worker: str) -> None:
+    async def _try(self, attempt: AttemptId, worker: str, sampler: Sampler, version: int) -> None:
         try:
-            self._results[attempt] = await self._run_group(attempt, worker)
+            self._results[attempt] = await self._run_group(attempt, worker, sampler, version)
         except ActorLostError as error:
             self._owner.note_loss(worker, error)
         except Exception as error:  # noqa: BLE001 - the border of a background task
@@ -219,19 +313,22 @@ class Run:
         else:
             self._tell(AttemptFinished(attempt))
 
-    async def _run_group(self, attempt: AttemptId, worker: str) -> FinishedGroup:
-        builder = self._open_builders[attempt.group]
+    async def _run_group(
+        self, attempt: AttemptId, worker: str, sampler: Sampler, version: int
+    ) -> FinishedGroup:
+        builder, options = self._open_builders[attempt.group], self._options
+        began_s = self._clock()
         attributes = {names.GROUP: attempt.group, names.ATTEMPT: attempt.number + 1}
         with span(names.ROLLOUT_GROUP, attributes=attributes):
             carrier = inject()
-            seed = self._params.seed
+            seed = options.params.seed
             params = replace(
-                self._params, seed=None if seed is None else derive_seed(seed, attempt.group)
+                options.params, seed=None if seed is None else derive_seed(seed, attempt.group)
             )
             group = await self._workers[worker].run_group(
                 builder,
-                self.sampler,
-                Attempt(attempt, params, carrier, self._timeouts, self._min_episodes),
+                sampler,
+                Attempt(attempt, params, carrier, options.timeouts, options.min_episodes),
             )
         return FinishedGroup(
             group.trajectories_G,
@@ -242,4 +339,6 @@ class Run:
             attempt=attempt.number,
             tags=builder.logging_tags(),
             carrier=carrier,
+            version=version,
+            seconds=self._clock() - began_s,
         )

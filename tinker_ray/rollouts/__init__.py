@@ -3,8 +3,9 @@
 Knows nothing of Ray, HTTP or event loops. Invariant: every dispatched group ends exactly once.
 """
 
+from tinker_ray.rollouts.account import Account
 from tinker_ray.rollouts.advantage import Advantages, center
-from tinker_ray.rollouts.dispatcher import Account, Dispatcher
+from tinker_ray.rollouts.dispatcher import Dispatcher
 from tinker_ray.rollouts.env import (
     ActionExtra,
     Dataset,
@@ -15,8 +16,9 @@ from tinker_ray.rollouts.env import (
     StopCondition,
 )
 from tinker_ray.rollouts.episode import run_episode
-from tinker_ray.rollouts.failure import FailureKind, RolloutFailedError
+from tinker_ray.rollouts.failure import FailureKind, RolloutFailedError, RolloutsHaltedError
 from tinker_ray.rollouts.group import run_group
+from tinker_ray.rollouts.pacing import Pace, Pacing
 from tinker_ray.rollouts.policy import (
     Policy,
     RolloutParams,
@@ -24,6 +26,9 @@ from tinker_ray.rollouts.policy import (
     SamplerPolicy,
     derive_seed,
 )
+from tinker_ray.rollouts.quarantine import Quarantine
+from tinker_ray.rollouts.retry import RetryBudget
+from tinker_ray.rollouts.selection import Selection, SelectionAccount, Tally
 from tinker_ray.rollouts.trajectory import (
     Action,
     Logs,
@@ -53,15 +58,23 @@ __all__ = [
     "Metrics",
     "Observation",
     "Overflow",
+    "Pace",
+    "Pacing",
     "Policy",
+    "Quarantine",
+    "RetryBudget",
     "RolloutError",
     "RolloutFailedError",
     "RolloutParams",
     "RolloutWorker",
+    "RolloutsHaltedError",
     "Sampler",
     "SamplerPolicy",
+    "Selection",
+    "SelectionAccount",
     "StepResult",
     "StopCondition",
+    "Tally",
     "Timeouts",
     "TokensWithLogprobs",
     "Trajectory",

@@ -3,24 +3,30 @@
 Theory of operation. A group waits, runs as one attempt after another, and ends::
 
     GroupOffered -> waiting -> running -> AttemptFinished -> DeliverGroup -> GroupTaken
-                       ^          | +----------+ AttemptFailed(infrastructure), WorkerLost: again,
-                       with a new number
-                                  | any other failure, or retries used up: DropGroup
-    RunCancelled: everything that has not ended is dropped
+                       ^          | |          +--> too stale: DropGroup
+                       |          | +--> its step is complete without it: DropGroup
+                  with a new number, a fresh environment and the newest policy
+                       |          v
+                       +------- AttemptFailed, WorkerLost, out of time; budget used up: DropGroup
 
 A group holds a permit from its first attempt until the consumer takes it, so a slow consumer stops
-the start of new groups. An event about an attempt that is no longer running is ignored and counted:
-the attempt lost its race, whatever it brings.
+the start of new groups; the :class:`Pace` stops those that would be too stale for training. An
+event about an attempt that is no longer running is ignored and counted: the attempt lost its
+race, whatever it brings. Failures of the infrastructure, many in a row with no group that ends in
+between, halt the run.
 
-Knows nothing of clocks, event loops, workers or environments. Invariant: every dispatched group
-ends exactly once: ``dispatched == delivered + dropped + open``, and ``open`` is 0 at the end.
+Knows nothing of clocks, event loops, workers or environments: the time comes with each event.
+Invariant: every dispatched group ends exactly once: ``dispatched == delivered + dropped + open``,
+and ``open`` is 0 at the end.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
+from tinker_ray.rollouts.account import Account
 from tinker_ray.rollouts.event import (
     AttemptFailed,
     AttemptFinished,
@@ -32,196 +38,318 @@ from tinker_ray.rollouts.event import (
     Event,
     GroupOffered,
     GroupTaken,
+    HaltRun,
+    PolicyPublished,
     RunCancelled,
+    RunDrained,
     StartAttempt,
+    TimePassed,
+    WorkerDraining,
     WorkerJoined,
     WorkerLost,
 )
+from tinker_ray.rollouts.pacing import Pace
+from tinker_ray.rollouts.quarantine import POISON, Quarantine
+from tinker_ray.rollouts.retry import RetryBudget
+from tinker_ray.rollouts.roster import Roster, Running
 from tinker_ray.rollouts.worker import AttemptId
 
-DEFAULT_RETRIES = 3
+if TYPE_CHECKING:
+    from tinker_ray.rollouts.failure import FailureKind
+
+MIN_FAILURES: Final = 32
+"""Failures of the infrastructure in a row that never halt a run by default."""
+
+FAILURES_PER_ROOM: Final = 4
+"""Failures in a row that halt a run by default, per group that the workers have room for: more than
+one moment of trouble can cause."""
+
+MAX_HELD_BACK: Final = 1000
+"""Builders in quarantine, one after the other, that halt a run: there is nothing else to run."""
 
 
 @dataclass(slots=True)
-class Account:
-    """What became of the groups of a run.
+class _Open:
+    """A group that has not ended."""
 
-    Attributes:
-        dispatched: Groups that were offered.
-        delivered: Groups that reached the consumer's queue.
-        dropped: Groups that did not, by reason.
-        details: The words of the first drop of each reason.
-        retried: Attempts beyond each group's first.
-        fenced: Events of attempts that had already lost their race.
-        peak_in_flight: Most attempts that ran at once.
-    """
-
-    dispatched: int = 0
-    delivered: int = 0
-    dropped: Counter[DropReason] = field(default_factory=Counter)
-    details: dict[DropReason, str] = field(default_factory=dict)
-    retried: int = 0
-    fenced: int = 0
-    peak_in_flight: int = 0
-
-    @property
-    def open(self) -> int:
-        """Groups that have not ended."""
-        return self.dispatched - self.delivered - self.dropped.total()
-
-
-@dataclass(slots=True)
-class _Worker:
-    capacity: int
-    running: set[AttemptId] = field(default_factory=set)
-
-    @property
-    def free(self) -> int:
-        return self.capacity - len(self.running)
+    began_s: float | None = None
+    attempts: int = 0
+    failures: Counter[FailureKind] = field(default_factory=Counter)
 
 
 class Dispatcher:
     """The machine.
 
     Args:
-        retries: How often a group may be run again after infrastructure failures.
+        retries: How often a group may be run again.
         window: How many groups may be under way or waiting for the consumer; None means twice the
             capacity of the workers.
+        pace: How far groups may run ahead of training; by default as far as they like.
+        group_s: How long an attempt may take.
+        halt_after: Failures of the infrastructure in a row that end the run; None leaves it to the
+            size of the crew.
+        quarantine: Knows the builders that are not to be run.
     """
 
-    def __init__(self, *, retries: int = DEFAULT_RETRIES, window: int | None = None) -> None:
+    def __init__(  # noqa: PLR0913 - what there is to choose
+        self,
+        *,
+        retries: int | RetryBudget | None = None,
+        window: int | None = None,
+        pace: Pace | None = None,
+        group_s: float | None = None,
+        halt_after: int | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self.account = Account()
-        self._retries = retries
+        self._budget = RetryBudget() if retries is None else RetryBudget.of(retries)
         self._window = window
-        self._workers: dict[str, _Worker] = {}
+        self._pace = pace or Pace()
+        self._group_s = group_s
+        self._halt_after = halt_after
+        self._quarantine = quarantine or Quarantine()
+        self._roster = Roster()
+        self._open: dict[int, _Open] = {}
         self._waiting: deque[int] = deque()
         self._retrying: deque[int] = deque()
-        self._attempts: dict[int, int] = {}
-        self._running: dict[AttemptId, str] = {}
         self._untaken: set[int] = set()
+        self._newest = -1
+        self._failures_in_a_row = 0
+        self._held_back_in_a_row = 0
+        self._closed_for: tuple[DropReason, str] | None = None
 
     def __repr__(self) -> str:
         """Show the whole state."""
         return (
             f"Dispatcher(waiting={list(self._waiting)}, retrying={list(self._retrying)}, "
-            f"running={dict(self._running)}, untaken={sorted(self._untaken)}, "
-            f"workers={self._workers}, {self.account})"
+            f"untaken={sorted(self._untaken)}, {self._roster!r}, {self._pace!r}, {self.account})"
         )
 
     @property
     def in_flight(self) -> int:
         """Attempts that are running."""
-        return len(self._running)
+        return len(self._roster)
 
     @property
     def is_hungry(self) -> bool:
         """Whether a group that is offered now would start at once."""
-        return not self._waiting and not self._retrying and self._may_start_new()
+        is_idle = self._closed_for is None and not self._waiting and not self._retrying
+        return is_idle and self._roster.freest() is not None and self._may_start_new()
 
-    def handle(self, event: Event) -> list[Command]:
-        """Take in what happened and decide what to do."""
+    @property
+    def wake_at(self) -> float | None:
+        """When the machine wants to hear that time passed; None if it does not."""
+        oldest = self._roster.oldest
+        if self._group_s is None or oldest is None:
+            return None
+        return oldest.began_s + self._group_s
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in what happened and decide what to do.
+
+        Args:
+            event: What happened.
+            now: When, in seconds on a clock that never goes back.
+
+        Raises:
+            ValueError: A group was offered twice.
+        """
+        return [*self._take_in(event, now), *self._start(now)]
+
+    def _take_in(self, event: Event, now: float) -> list[Command]:  # noqa: C901, PLR0911
         match event:
-            case GroupOffered(group):
-                self._offer(group)
+            case GroupOffered(group, key):
+                return self._offer(group, key, now)
             case GroupTaken(group):
                 self._untaken.discard(group)
             case WorkerJoined(worker, capacity):
-                self._workers[worker] = _Worker(capacity)
-            case RunCancelled(detail):
-                return self._cancel(detail)
-            case _:
-                return [*self._end_attempts(event), *self._start()]
-        return self._start()
-
-    def _offer(self, group: int) -> None:
-        if group in self._attempts:
-            message = f"group {group} was offered twice: {self!r}"
-            raise ValueError(message)
-        self._attempts[group] = 0
-        self._waiting.append(group)
-        self.account.dispatched += 1
-
-    def _end_attempts(self, event: AttemptFinished | AttemptFailed | WorkerLost) -> list[Command]:
-        match event:
-            case AttemptFinished(attempt):
-                return self._deliver(attempt) if self._stop(attempt) else []
-            case AttemptFailed(attempt, "infrastructure", detail):
-                return self._again(attempt, detail) if self._stop(attempt) else []
-            case AttemptFailed(attempt, kind, detail):
-                return [self._drop(attempt.group, kind, detail)] if self._stop(attempt) else []
+                self._roster.join(worker, capacity)
+            case WorkerDraining(worker):
+                self._roster.drain(worker)
             case WorkerLost(worker, detail):
-                lost = self._workers.get(worker)
-                commands: list[Command] = []
-                for attempt in sorted(lost.running) if lost else []:
-                    self._stop(attempt)
-                    commands += self._again(attempt, detail or f"worker {worker} was lost")
-                self._workers.pop(worker, None)
-                return commands
-
-    def _stop(self, attempt: AttemptId) -> bool:
-        """Take an attempt off its worker; False if it had already lost its race."""
-        worker = self._running.pop(attempt, None)
-        if worker is None:
-            self.account.fenced += 1
-            return False
-        self._workers[worker].running.discard(attempt)
-        return True
-
-    def _deliver(self, attempt: AttemptId) -> list[Command]:
-        self._untaken.add(attempt.group)
-        self.account.delivered += 1
-        return [DeliverGroup(attempt)]
-
-    def _drop(self, group: int, reason: DropReason, detail: str) -> DropGroup:
-        self.account.dropped[reason] += 1
-        self.account.details.setdefault(reason, detail)
-        return DropGroup(group, reason, detail)
-
-    def _again(self, attempt: AttemptId, detail: str) -> list[Command]:
-        if attempt.number >= self._retries:
-            return [self._drop(attempt.group, "infrastructure", detail)]
-        self._retrying.append(attempt.group)
-        self.account.retried += 1
+                return self._lose(worker, detail, now)
+            case AttemptFinished(attempt):
+                return self._finish(attempt, now)
+            case AttemptFailed(attempt, kind, detail):
+                return self._fail(attempt, kind, detail, now)
+            case PolicyPublished(version):
+                return self._cut_stale(now) if self._pace.publish(version) else []
+            case TimePassed():
+                return self._time_out(now)
+            case RunDrained():
+                return self._close("drained", "the run was drained", self._waiting, now)
+            case RunCancelled(detail):
+                return self._close("cancelled", detail, self._open, now)
         return []
 
-    def _may_start_new(self) -> bool:
-        if not any(worker.free > 0 for worker in self._workers.values()):
-            return False
-        window = self._window
-        if window is None:
-            window = 2 * sum(worker.capacity for worker in self._workers.values())
-        return len(self._running) + len(self._retrying) + len(self._untaken) < window
-
-    def _start(self) -> list[Command]:
-        commands: list[Command] = []
-        while True:
-            worker = max(self._workers, key=lambda name: self._workers[name].free, default=None)
-            if worker is None or self._workers[worker].free <= 0:
-                return commands
-            if self._retrying:
-                group = self._retrying.popleft()
-            elif self._waiting and self._may_start_new():
-                group = self._waiting.popleft()
-            else:
-                return commands
-            attempt = AttemptId(group, self._attempts[group])
-            self._attempts[group] += 1
-            self._running[attempt] = worker
-            self._workers[worker].running.add(attempt)
-            self.account.peak_in_flight = max(self.account.peak_in_flight, len(self._running))
-            commands.append(StartAttempt(attempt, worker))
-
-    def _cancel(self, detail: str) -> list[Command]:
-        commands: list[Command] = []
-        for attempt, worker in sorted(self._running.items()):
-            self._workers[worker].running.discard(attempt)
-            commands += [
-                CancelAttempt(attempt, worker),
-                self._drop(attempt.group, "cancelled", detail),
-            ]
-        queued = [*self._retrying, *self._waiting]
-        commands += [self._drop(group, "cancelled", detail) for group in queued]
-        self._running.clear()
-        self._retrying.clear()
-        self._waiting.clear()
+    def _offer(self, group: int, key: str | None, now: float) -> list[Command]:
+        if group <= self._newest:
+            message = f"group {group} was offered twice or out of order: {self!r}"
+            raise ValueError(message)
+        self._newest = group
+        self._open[group] = _Open()
+        self.account.dispatched += 1
+        if self._closed_for is not None:
+            return [self._drop(group, *self._closed_for, now)]
+        if not self._quarantine.holds(key):
+            self._waiting.append(group)
+            return []
+        self._held_back_in_a_row += 1
+        commands: list[Command] = [
+            self._drop(group, "quarantined", "its builder failed too often in a row", now)
+        ]
+        if self._held_back_in_a_row >= MAX_HELD_BACK:
+            detail = f"{MAX_HELD_BACK} builders one after the other are in quarantine"
+            return [*commands, *self._halt(self._held_back_in_a_row, detail, now)]
         return commands
+
+    def _start(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        while self._retrying or (self._waiting and self._may_start_new()):
+            worker = self._roster.freest()
+            if worker is None:
+                break
+            group = (self._retrying or self._waiting).popleft()
+            record = self._open[group]
+            if record.began_s is None:
+                record.began_s = now
+                self._pace.start()
+                self._held_back_in_a_row = 0
+            attempt = AttemptId(group, record.attempts)
+            record.attempts += 1
+            self._roster.start(attempt, Running(worker, self._pace.version, now))
+            commands.append(StartAttempt(attempt, worker, self._pace.version))
+        self.account.peak_in_flight = max(self.account.peak_in_flight, self.in_flight)
+        return commands
+
+    def _may_start_new(self) -> bool:
+        window = 2 * self._roster.capacity if self._window is None else self._window
+        holders = len(self._roster) + len(self._retrying) + len(self._untaken)
+        return holders < window and self._pace.may_start
+
+    def _finish(self, attempt: AttemptId, now: float) -> list[Command]:
+        running = self._stop(attempt)
+        if running is None:
+            return []
+        self._failures_in_a_row = 0
+        staleness = self._pace.staleness(running.version)
+        if self._pace.is_too_stale(running.version):
+            return [self._drop_stale(attempt.group, staleness, now)]
+        del self._open[attempt.group]
+        self._untaken.add(attempt.group)
+        self.account.delivered += 1
+        self.account.staleness[staleness] += 1
+        commands: list[Command] = [DeliverGroup(attempt)]
+        if self._pace.deliver():
+            commands += [*self._cut_slowest(now), *self._cut_stale(now)]
+        return commands
+
+    def _stop(self, attempt: AttemptId) -> Running | None:
+        """Take an attempt off its worker; None if it had already lost its race."""
+        running = self._roster.stop(attempt)
+        self.account.fenced += running is None
+        return running
+
+    def _cut_slowest(self, now: float) -> list[Command]:
+        """End what the step that is complete does not need: what began first is slowest."""
+        surplus = self._pace.surplus()
+        began = [group for group, record in self._open.items() if record.began_s is not None]
+        detail = "its step has its groups without it"
+        return self._end(sorted(began)[:surplus], "oversampled", detail, now)
+
+    def _cut_stale(self, now: float) -> list[Command]:
+        """End what would be too stale even if it finished now."""
+        commands: list[Command] = []
+        for attempt, running in self._roster:
+            if self._pace.is_too_stale(running.version):
+                self._roster.stop(attempt)
+                staleness = self._pace.staleness(running.version)
+                commands.append(CancelAttempt(attempt, running.worker))
+                commands.append(self._drop_stale(attempt.group, staleness, now))
+        return commands
+
+    def _drop_stale(self, group: int, staleness: int, now: float) -> DropGroup:
+        return self._drop(group, "stale", f"its policy is {staleness} versions old", now)
+
+    def _fail(
+        self, attempt: AttemptId, kind: FailureKind, detail: str, now: float
+    ) -> list[Command]:
+        if self._stop(attempt) is None:
+            return []
+        commands = self._again(attempt.group, kind, detail, now)
+        return [*commands, *self._note_failure(kind, detail, now)]
+
+    def _lose(self, worker: str, detail: str, now: float) -> list[Command]:
+        words = detail or f"worker {worker} was lost"
+        lost, commands = self._roster.lose(worker), list[Command]()
+        for attempt in lost:
+            commands += self._again(attempt.group, "infrastructure", words, now)
+        return [*commands, *self._note_failure("infrastructure", words, now)] if lost else []
+
+    def _time_out(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        while self.wake_at is not None and self.wake_at <= now:
+            attempt, running = next(iter(self._roster))
+            self._roster.stop(attempt)
+            commands.append(CancelAttempt(attempt, running.worker))
+            detail = f"the group took more than {self._group_s} s"
+            commands += self._again(attempt.group, "timeout", detail, now)
+        return commands
+
+    def _again(self, group: int, kind: FailureKind, detail: str, now: float) -> list[Command]:
+        record = self._open[group]
+        record.failures[kind] += 1
+        if self._budget.allows(record.failures, kind):
+            self._retrying.append(group)
+            self.account.retries[kind] += 1
+            return []
+        return [self._drop(group, kind, detail, now)]
+
+    def _note_failure(self, kind: FailureKind, detail: str, now: float) -> list[Command]:
+        """Count failures in a row, one for each incident, and halt when they are too many."""
+        if kind in POISON or kind == "request":
+            return []
+        self._failures_in_a_row += 1
+        most = self._halt_after
+        if most is None:
+            most = max(MIN_FAILURES, FAILURES_PER_ROOM * self._roster.capacity)
+        if self._failures_in_a_row < most:
+            return []
+        return self._halt(self._failures_in_a_row, detail, now)
+
+    def _halt(self, failures: int, detail: str, now: float) -> list[Command]:
+        if self._closed_for is not None and self._closed_for[0] != "drained":
+            return []
+        return [*self._close("halted", detail, self._open, now), HaltRun(failures, detail)]
+
+    def _close(
+        self, reason: DropReason, detail: str, groups: deque[int] | dict[int, _Open], now: float
+    ) -> list[Command]:
+        self._closed_for = (reason, detail)
+        return self._end(sorted(groups), reason, detail, now)
+
+    def _end(self, groups: list[int], reason: DropReason, detail: str, now: float) -> list[Command]:
+        """End groups wherever they are."""
+        commands: list[Command] = []
+        for group in groups:
+            attempt = AttemptId(group, self._open[group].attempts - 1)
+            running = self._roster.stop(attempt)
+            if running is not None:
+                commands.append(CancelAttempt(attempt, running.worker))
+            commands.append(self._drop(group, reason, detail, now))
+        ended = set(groups)
+        for queue in (self._waiting, self._retrying):
+            remaining = [group for group in queue if group not in ended]
+            queue.clear()
+            queue.extend(remaining)
+        return commands
+
+    def _drop(self, group: int, reason: DropReason, detail: str, now: float) -> DropGroup:
+        record = self._open.pop(group)
+        seconds = 0.0
+        if record.began_s is not None:
+            seconds = now - record.began_s
+            self._pace.drop()
+        self.account.dropped[reason] += 1
+        self.account.details.setdefault(reason, detail)
+        return DropGroup(group, reason, detail, record.attempts, seconds)

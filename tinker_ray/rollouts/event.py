@@ -14,14 +14,29 @@ from tinker_ray.rollouts.failure import FailureKind
 if TYPE_CHECKING:
     from tinker_ray.rollouts.worker import AttemptId
 
-DropReason: TypeAlias = Literal[FailureKind, "cancelled"]
+DropReason: TypeAlias = Literal[
+    FailureKind, "stale", "oversampled", "quarantined", "halted", "drained", "cancelled"
+]
+"""A class of failure, if the group failed for good; ``stale``: its policy is older than allowed;
+``oversampled``: its step had its groups without it; ``quarantined``: its builder failed too often;
+``halted``: nothing worked any more; ``drained``, ``cancelled``: the consumer wanted no more."""
+
+
+def kind_of(reason: DropReason) -> FailureKind:
+    """Give the class of failure behind a drop; what is nobody's failure counts as ours."""
+    match reason:
+        case "infrastructure" | "environment" | "request" | "timeout" | "stall":
+            return reason
+        case _:
+            return "infrastructure"
 
 
 @dataclass(frozen=True, slots=True)
 class GroupOffered:
-    """A group waits to be run."""
+    """A group waits to be run; numbers only grow. The key names its builder, where that matters."""
 
     group: int
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,13 @@ class WorkerJoined:
 
     worker: str
     capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDraining:
+    """A worker is to leave when it has ended what it runs."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +86,23 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyPublished:
+    """There is a newer version of the policy; attempts that start from now on use it."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """It is as late as the machine wanted to be woken."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDrained:
+    """No new groups are wanted; those under way are."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunCancelled:
     """Nobody waits for groups any more."""
 
@@ -74,19 +113,24 @@ Event: TypeAlias = (
     GroupOffered
     | GroupTaken
     | WorkerJoined
+    | WorkerDraining
     | WorkerLost
     | AttemptFinished
     | AttemptFailed
+    | PolicyPublished
+    | TimePassed
+    | RunDrained
     | RunCancelled
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Run a group on a worker, with fresh environments."""
+    """Run a group on a worker, with fresh environments and one version of the policy."""
 
     attempt: AttemptId
     worker: str
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +150,29 @@ class DeliverGroup:
 
 @dataclass(frozen=True, slots=True)
 class DropGroup:
-    """Tell the consumer that a group will not come, and why."""
+    """Tell the consumer that a group will not come, and why.
+
+    Attributes:
+        group: Which one.
+        reason: Why.
+        detail: In words.
+        attempts: How often it was started.
+        seconds: Since it was first started.
+    """
 
     group: int
     reason: DropReason
     detail: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
 
 
-Command: TypeAlias = StartAttempt | CancelAttempt | DeliverGroup | DropGroup
+@dataclass(frozen=True, slots=True)
+class HaltRun:
+    """Tell the consumer that the run is over because nothing works any more."""
+
+    failures: int
+    detail: str
+
+
+Command: TypeAlias = StartAttempt | CancelAttempt | DeliverGroup | DropGroup | HaltRun

@@ -51,6 +51,19 @@ class RolloutFailedError(TinkerError):
         self.detail = detail
 
 
+class RolloutsHaltedError(RolloutFailedError):
+    """A run that was ended because nothing worked any more.
+
+    Attributes:
+        failures: How many there were in a row.
+    """
+
+    def __init__(self, *, failures: int, detail: str) -> None:
+        words = f"{failures} failures in a row, the newest: {detail}"
+        super().__init__(kind="infrastructure", stage="the run", detail=words)
+        self.failures = failures
+
+
 def classify(error: BaseException) -> FailureKind:
     """Tell which class an error belongs to."""
     if isinstance(error, RolloutFailedError):

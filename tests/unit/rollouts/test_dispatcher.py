@@ -29,7 +29,7 @@ def attempt(group: int, number: int = 0) -> AttemptId:
 def dispatcher_after(*events: Event, retries: int = 1, window: int | None = None) -> Dispatcher:
     dispatcher = Dispatcher(retries=retries, window=window)
     for event in events:
-        dispatcher.handle(event)
+        dispatcher.handle(event, 0.0)
     return dispatcher
 
 
@@ -56,13 +56,13 @@ ONE_RUNNING = (WorkerJoined("w", 1), GroupOffered(0))
         ),
         (
             ONE_RUNNING,
-            AttemptFailed(attempt(0), "environment", "KeyError: 3"),
-            [DropGroup(0, "environment", "KeyError: 3")],
+            AttemptFailed(attempt(0), "request", "bad prompt"),
+            [DropGroup(0, "request", "bad prompt", attempts=1)],
         ),
         (
             (*ONE_RUNNING, AttemptFailed(attempt(0), "infrastructure")),
             AttemptFailed(attempt(0, 1), "infrastructure", "gone"),
-            [DropGroup(0, "infrastructure", "gone")],
+            [DropGroup(0, "infrastructure", "gone", attempts=2)],
         ),
         (ONE_RUNNING, WorkerLost("w"), []),
         ((*ONE_RUNNING, WorkerLost("w")), WorkerJoined("v", 1), [StartAttempt(attempt(0, 1), "v")]),
@@ -78,7 +78,7 @@ ONE_RUNNING = (WorkerJoined("w", 1), GroupOffered(0))
             RunCancelled("bye"),
             [
                 CancelAttempt(attempt(0), "w"),
-                DropGroup(0, "cancelled", "bye"),
+                DropGroup(0, "cancelled", "bye", attempts=1),
                 DropGroup(1, "cancelled", "bye"),
             ],
         ),
@@ -88,12 +88,12 @@ ONE_RUNNING = (WorkerJoined("w", 1), GroupOffered(0))
 def test_an_event_is_answered_with_commands(
     before: tuple[Event, ...], event: Event, commands: list[Command]
 ) -> None:
-    assert dispatcher_after(*before).handle(event) == commands
+    assert dispatcher_after(*before).handle(event, 0.0) == commands
 
 
 def test_the_freest_worker_gets_the_next_group() -> None:
     dispatcher = dispatcher_after(WorkerJoined("a", 1), WorkerJoined("b", 3))
-    started = [dispatcher.handle(GroupOffered(group)) for group in range(4)]
+    started = [dispatcher.handle(GroupOffered(group), 0.0) for group in range(4)]
     assert [
         commands[0].worker for commands in started if isinstance(commands[0], StartAttempt)
     ] == [
@@ -108,22 +108,22 @@ def test_a_slow_consumer_stops_new_groups_until_it_takes_one() -> None:
     dispatcher = dispatcher_after(
         WorkerJoined("w", 2), *map(GroupOffered, range(4)), AttemptFinished(attempt(0)), window=2
     )
-    assert dispatcher.handle(AttemptFinished(attempt(1))) == [DeliverGroup(attempt(1))]
+    assert dispatcher.handle(AttemptFinished(attempt(1)), 0.0) == [DeliverGroup(attempt(1))]
     assert not dispatcher.is_hungry
-    assert dispatcher.handle(GroupTaken(0)) == [StartAttempt(attempt(2), "w")]
+    assert dispatcher.handle(GroupTaken(0), 0.0) == [StartAttempt(attempt(2), "w")]
 
 
 def test_a_retry_needs_no_new_permit_and_goes_before_waiting_groups() -> None:
     dispatcher = dispatcher_after(*ONE_RUNNING, GroupOffered(1), window=1)
     failed = AttemptFailed(attempt(0), "infrastructure")
-    assert dispatcher.handle(failed) == [StartAttempt(attempt(0, 1), "w")]
+    assert dispatcher.handle(failed, 0.0) == [StartAttempt(attempt(0, 1), "w")]
 
 
 def test_an_offer_is_wanted_only_if_it_would_start_at_once() -> None:
     dispatcher = Dispatcher()
     hungry = [dispatcher.is_hungry]
     for event in (WorkerJoined("w", 1), GroupOffered(0)):
-        dispatcher.handle(event)
+        dispatcher.handle(event, 0.0)
         hungry.append(dispatcher.is_hungry)
     assert hungry == [False, True, False]
 
@@ -161,7 +161,7 @@ class World:
         self.num_workers = 0
 
     def tell(self, event: Event) -> None:
-        for command in self.dispatcher.handle(event):
+        for command in self.dispatcher.handle(event, 0.0):
             self.obey(command)
         self.check()
 
@@ -220,7 +220,7 @@ class World:
         if self.running:
             attempt_id = sorted(self.running)[index % len(self.running)]
             del self.running[attempt_id]
-            self.tell(AttemptFailed(attempt_id, "infrastructure" if again else "environment"))
+            self.tell(AttemptFailed(attempt_id, "infrastructure" if again else "request"))
 
     def late(self, index: int) -> None:
         old = [attempt_id for attempt_id in self.past if attempt_id not in self.running]

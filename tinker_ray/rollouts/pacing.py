@@ -1,0 +1,129 @@
+"""How far rollouts may run ahead of training: the pace at which groups are started.
+
+Theory of operation. The consumer trains on groups in the order of their delivery,
+``groups_per_step`` of them at a time, and publishes a version of the policy after each step. So
+the nth delivered group is trained at version ``first + n // groups_per_step``, and is stale by the
+difference to the version that drew it. Groups are started only while each of them can still be
+fresh enough::
+
+    started - dropped < (version - first + max_staleness + 1) * groups_per_step
+
+With a staleness of 0 this is the synchronous loop: the groups of a step start when its version is
+published. A group that others overtook may be late all the same, and is not delivered then.
+
+Knows nothing of workers or samplers. Invariant: no group is delivered that is staler than allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinker_ray.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How the groups of a run keep step with training.
+
+    Attributes:
+        groups_per_step: Groups that the consumer trains on at each version of the policy.
+        max_staleness: How many versions may lie between a group's policy and the one that is
+            trained with it; 0 is on-policy.
+        oversample: Groups that run beyond those that a step needs; when the step has its groups,
+            the slowest are cancelled.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+    """
+
+    groups_per_step: int
+    max_staleness: int = 0
+    oversample: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.groups_per_step < 1:
+            message = f"groups_per_step={self.groups_per_step!r}: a step needs at least one group"
+            raise ConfigurationError(message)
+        for name in ("max_staleness", "oversample"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ConfigurationError(f"{name}={value!r} must not be negative")
+
+
+class Pace:
+    """The count of a run against its pacing.
+
+    Args:
+        pacing: None lets groups start as there is room, and none be stale.
+        version: Of the policy when the run begins.
+
+    Attributes:
+        version: The newest that was published.
+    """
+
+    def __init__(self, pacing: Pacing | None = None, version: int = 0) -> None:
+        self.version = version
+        self._pacing = pacing
+        self._first = version
+        self._under_way_or_delivered = 0
+        self._delivered = 0
+
+    def __repr__(self) -> str:
+        """Show the counts."""
+        return (
+            f"Pace({self._pacing}, version={self.version}, first={self._first}, "
+            f"counted={self._under_way_or_delivered}, delivered={self._delivered})"
+        )
+
+    @property
+    def may_start(self) -> bool:
+        """Whether one more group may start."""
+        if self._pacing is None:
+            return True
+        limit = self._limit(self._pacing)
+        wanted = limit + self._pacing.oversample
+        return self._delivered < limit and self._under_way_or_delivered < wanted
+
+    def publish(self, version: int) -> bool:
+        """Hear of a version; False if it is not newer."""
+        if version <= self.version:
+            return False
+        self.version = version
+        return True
+
+    def start(self) -> None:
+        """Count a group that is started for the first time."""
+        self._under_way_or_delivered += 1
+
+    def drop(self) -> None:
+        """Take back a group that was started: another one may start in its place."""
+        self._under_way_or_delivered -= 1
+
+    def deliver(self) -> bool:
+        """Count a delivery; True if it completes a step."""
+        self._delivered += 1
+        return self._pacing is not None and self._delivered % self._pacing.groups_per_step == 0
+
+    def staleness(self, version: int) -> int:
+        """Say how stale a group of a version is if it is the next to be delivered."""
+        if self._pacing is None:
+            return self.version - version
+        trained_at = self._first + self._delivered // self._pacing.groups_per_step
+        return max(self.version, trained_at) - version
+
+    def is_too_stale(self, version: int) -> bool:
+        """Whether a group of a version can not be trained on any more."""
+        return self._pacing is not None and self.staleness(version) > self._pacing.max_staleness
+
+    def surplus(self) -> int:
+        """Say how many groups are under way beyond those that can still be wanted."""
+        if self._pacing is None:
+            return 0
+        wanted = self._limit(self._pacing) - self._delivered
+        under_way = self._under_way_or_delivered - self._delivered
+        return max(0, min(self._pacing.oversample, under_way - wanted))
+
+    def _limit(self, pacing: Pacing) -> int:
+        steps = self.version - self._first + pacing.max_staleness + 1
+        return steps * pacing.groups_per_step
