@@ -7,7 +7,6 @@ manifest speaks of a checkpoint only once the service has it and its steps are w
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -141,7 +140,7 @@ class ExamplesLoop(Generic[T]):
         return await self._finish()
 
     async def _measure_before(self) -> None:
-        if self._held_out and not self._rows():
+        if self._held_out and not self._directory.rows():
             measured = await (await self._objective.evaluate(self._held_out))
             metrics = _evaluated(measured)
             self._logger.log(0, metrics)
@@ -187,7 +186,7 @@ class ExamplesLoop(Generic[T]):
     async def _finish(self) -> ExamplesSummary:
         self._progress.status("saving weights to sample from")
         weights = await self._training.save_weights_for_sampler("final")
-        rows = [row for row in self._rows() if JUDGED_BY in row]
+        rows = [row for row in self._directory.rows() if JUDGED_BY in row]
         manifest = self._directory.manifest
         summary = ExamplesSummary(
             kind=self._kind,
@@ -202,14 +201,10 @@ class ExamplesLoop(Generic[T]):
             sampler_weights=weights.path,
             run_directory=str(self._directory.path),
         )
+        self._directory.plot_metrics()
         self._directory.write_summary(summary)
         self._directory.write_manifest(manifest.model_copy(update={"finished": True}))
         return summary
-
-    def _rows(self) -> list[dict[str, float | None]]:
-        path = self._directory.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
 
     def _is_due(self, step: int, every: int) -> bool:
         return step + 1 == self._config.steps or (every > 0 and (step + 1) % every == 0)

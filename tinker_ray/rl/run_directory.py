@@ -10,15 +10,15 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Protocol, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tinker_ray.errors import ConfigurationError
-from tinker_ray.rl.plot import plot_reward
+from tinker_ray.rl.plot import plot_metrics, plot_reward
 from tinker_ray.rl.record import Manifest, StepRecord
 
 LATEST = "latest"
@@ -77,6 +77,23 @@ class RunDirectory:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= steps_done]
         _replace(path, "".join(f"{line}\n" for line in kept))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read ``metrics.jsonl`` as it is, whatever kind of run wrote it."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def plot_metrics(self, staleness: Mapping[int, int] | None = None) -> bool:
+        """Draw ``metrics.png``.
+
+        Args:
+            staleness: How many groups were trained on at each age, in versions.
+
+        Returns:
+            Whether there is a picture: False if matplotlib is not installed.
+        """
+        return plot_metrics(self.rows(), self.path / "metrics.png", staleness)
 
     def plot(self) -> bool:
         """Draw ``reward.png``.
