@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tinker_ray.rl.plot import panels_of, plot_metrics
 
 PNG = b"\x89PNG\r\n\x1a\n"
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"step": 0, "eval_loss": 2.0},
     {"step": 1, "loss": 1.5, "tokens_per_s": 100.0},
     {"step": 2, "loss": None, "eval_loss": 1.0, "tokens_per_s": 120.0},
