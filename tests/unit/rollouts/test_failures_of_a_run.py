@@ -1,0 +1,107 @@
+"""How a run meets failures: budgets, time limits, halts, drains."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinker_ray.errors import ConfigurationError
+from tinker_ray.rollouts import AttemptId, Dispatcher, RetryBudget
+from tinker_ray.rollouts.event import (
+    AttemptFailed,
+    AttemptFinished,
+    CancelAttempt,
+    DropGroup,
+    GroupOffered,
+    HaltRun,
+    RunDrained,
+    StartAttempt,
+    TimePassed,
+    WorkerDraining,
+    WorkerJoined,
+    WorkerLost,
+)
+from tinker_ray.rollouts.failure import FailureKind
+
+
+def running(dispatcher: Dispatcher, groups: int = 1, room: int = 1) -> Dispatcher:
+    dispatcher.handle(WorkerJoined("w", room), 0.0)
+    for group in range(groups):
+        dispatcher.handle(GroupOffered(group), 0.0)
+    return dispatcher
+
+
+@pytest.mark.parametrize("kind", ["infrastructure", "environment", "timeout", "stall"])
+def test_each_class_of_failure_has_a_budget_of_its_own(kind: FailureKind) -> None:
+    budget = RetryBudget(
+        **{"infrastructure": 0, "environment": 0, "timeout": 0, "stall": 0, kind: 1}
+    )
+    dispatcher = running(Dispatcher(retries=budget))
+    first = dispatcher.handle(AttemptFailed(AttemptId(0, 0), kind), 1.0)
+    second = dispatcher.handle(AttemptFailed(AttemptId(0, 1), kind, "again"), 3.0)
+    assert first == [StartAttempt(AttemptId(0, 1), "w")]
+    assert second == [DropGroup(0, kind, "again", attempts=2, seconds=3.0)]
+    assert dispatcher.account.retries == {kind: 1}
+
+
+def test_failures_of_one_class_leave_the_budget_of_another_alone() -> None:
+    dispatcher = running(Dispatcher(retries=RetryBudget(infrastructure=1, environment=1)))
+    dispatcher.handle(AttemptFailed(AttemptId(0, 0), "environment"), 0.0)
+    again = dispatcher.handle(AttemptFailed(AttemptId(0, 1), "infrastructure"), 0.0)
+    assert again == [StartAttempt(AttemptId(0, 2), "w")]
+
+
+def test_a_negative_budget_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="stall=-1"):
+        RetryBudget(stall=-1)
+
+
+def test_a_group_that_takes_too_long_is_cancelled_and_run_again() -> None:
+    dispatcher = running(Dispatcher(group_s=5.0))
+    assert dispatcher.wake_at == 5.0
+    assert dispatcher.handle(TimePassed(), 4.9) == []
+    assert dispatcher.handle(TimePassed(), 5.0) == [
+        CancelAttempt(AttemptId(0, 0), "w"),
+        StartAttempt(AttemptId(0, 1), "w"),
+    ]
+    assert dispatcher.wake_at == 10.0
+
+
+def test_failures_of_the_infrastructure_in_a_row_halt_the_run() -> None:
+    dispatcher = running(Dispatcher(halt_after=2), groups=2, room=2)
+    dispatcher.handle(AttemptFailed(AttemptId(0, 0), "infrastructure", "refused"), 0.0)
+    commands = dispatcher.handle(AttemptFailed(AttemptId(1, 0), "infrastructure", "refused"), 0.0)
+    assert commands[-1] == HaltRun(2, "refused")
+    assert dispatcher.account.dropped == {"halted": 2}
+    assert dispatcher.account.details == {"halted": "refused"}
+    assert dispatcher.in_flight == 0
+
+
+def test_a_group_that_ends_in_between_begins_a_new_row() -> None:
+    dispatcher = running(Dispatcher(halt_after=2), groups=3, room=3)
+    dispatcher.handle(AttemptFailed(AttemptId(0, 0), "infrastructure"), 0.0)
+    dispatcher.handle(AttemptFinished(AttemptId(1, 0)), 0.0)
+    again = dispatcher.handle(AttemptFailed(AttemptId(2, 0), "infrastructure"), 0.0)
+    assert again == [StartAttempt(AttemptId(2, 1), "w")]
+
+
+def test_a_lost_worker_is_one_failure_however_many_groups_it_ran() -> None:
+    dispatcher = running(Dispatcher(halt_after=2), groups=4, room=4)
+    dispatcher.handle(WorkerLost("w"), 0.0)
+    assert dispatcher.account.open == 4
+
+
+def test_a_worker_that_drains_ends_what_it_runs_and_gets_no_more() -> None:
+    dispatcher = running(Dispatcher(window=9), groups=1, room=2)
+    dispatcher.handle(WorkerDraining("w"), 0.0)
+    assert not dispatcher.is_hungry
+    assert dispatcher.handle(GroupOffered(1), 0.0) == []
+    dispatcher.handle(AttemptFinished(AttemptId(0, 0)), 0.0)
+    assert dispatcher.handle(WorkerJoined("v", 1), 0.0) == [StartAttempt(AttemptId(1, 0), "v")]
+
+
+def test_a_run_that_drains_lets_groups_end_and_begins_none() -> None:
+    dispatcher = running(Dispatcher(), groups=2)
+    assert dispatcher.handle(RunDrained(), 0.0) == [DropGroup(1, "drained", "the run was drained")]
+    assert not dispatcher.is_hungry
+    dispatcher.handle(AttemptFinished(AttemptId(0, 0)), 0.0)
+    assert (dispatcher.account.delivered, dispatcher.account.open) == (1, 0)
