@@ -51,11 +51,14 @@ def test_a_model_learns_to_use_a_tool_over_several_turns(
 def test_a_run_takes_its_settings_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         "steps = 2\nprompts_per_step = 4\nsamples_per_prompt = 4\neval_problems = 8\n"
+        'loggers = ["tensorboard"]\nkeep_checkpoints = 1\n'
     )
     arguments = ("run.toml", "--steps", "1", "--loss-fn", "ppo", "--set", "eval_samples=2")
     command.run(*command.CLI, "train", *arguments, cwd=tmp_path)
     summary = command.summary(tmp_path)
     assert (summary["steps"], summary["eval_episodes"], summary["mode"]) == (1, 16, "local")
+    written = {path.name for path in (tmp_path / "runs" / "latest").iterdir()}
+    assert written >= {"metrics.png", "tensorboard"}
 
 
 def test_wrong_settings_are_one_line_and_an_exit_code(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinker_ray.errors import ConfigurationError
+from tinker_ray.rl.logger import TrackerName
 
 PolicyLoss = Literal["importance_sampling", "ppo", "cispo"]
 
@@ -44,6 +45,9 @@ class RunConfig(BaseModel):
         target_accuracy: Ends the run early at an evaluation that reaches it.
         workers: Rollout workers.
         groups_per_worker: Groups that a worker runs at once.
+        keep_checkpoints: How many are kept beside the one with the best held-out accuracy; None
+            keeps all.
+        loggers: Trackers beside ``metrics.jsonl``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +73,8 @@ class RunConfig(BaseModel):
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     workers: int = Field(default=2, ge=1)
     groups_per_worker: int = Field(default=32, ge=1)
+    keep_checkpoints: int | None = Field(default=None, ge=1)
+    loggers: tuple[TrackerName, ...] = ()
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -227,6 +227,7 @@ class Loop:
                 }
             )
         )
+        await self._directory.delete_superfluous_checkpoints()
 
     async def _finish(self, sampler: SamplingClient) -> Summary:
         records = self._directory.steps()
@@ -236,6 +237,7 @@ class Loop:
         self._show("after training", groups)
         manifest = self._directory.manifest
         self._directory.plot()
+        self._directory.plot_metrics()
         summary = Summary(
             accuracy_before=manifest.accuracy_before or 0.0,
             accuracy_after=measured.accuracy,

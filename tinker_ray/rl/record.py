@@ -5,9 +5,10 @@ Knows nothing of files. Invariant: all of it is JSON of plain numbers and string
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class _Record(BaseModel):
@@ -52,6 +53,15 @@ class StepRecord(_Record):
     rollout_s: float
     train_s: float
     step_s: float
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _null_is_not_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Read what JSON has no word for, so that a loss that diverged can be read again."""
+        is_required = (
+            info.field_name is not None and cls.model_fields[info.field_name].is_required()
+        )
+        return math.nan if value is None and is_required else value
 
 
 class Manifest(_Record):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tinker_ray.clients.rest import RestClient
 from tinker_ray.errors import NotFoundError, TinkerError
@@ -83,6 +84,26 @@ def superfluous(
     ]
 
 
+def saved_by(
+    checkpoints: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    score: Callable[[Mapping[str, Any]], float],
+) -> list[Saved]:
+    """Put scores to the checkpoints that earlier parts of a run made.
+
+    Args:
+        checkpoints: The lines of ``checkpoints.jsonl``.
+        rows: The lines of ``metrics.jsonl``.
+        score: Judges the line of a step; where what it reads is missing or null, nothing was
+            measured.
+    """
+    scores: dict[int, float] = {}
+    for row in rows:
+        with suppress(KeyError, TypeError):
+            scores[row["step"]] = score(row)
+    return [Saved(line["path"], scores.get(line["steps_done"])) for line in checkpoints]
+
+
 class CheckpointStore(Protocol):
     """What deletes checkpoints and knows who uses them."""
 
@@ -115,9 +136,14 @@ class ServiceStore:
         session = await self._rest.get_session_async(self._session_id)
         for sampler_id in session.sampler_ids:
             if sampler_id not in self._path_of_sampler:
-                sampler = await self._rest.get_sampler_async(sampler_id)
-                self._path_of_sampler[sampler_id] = sampler.model_path
+                self._path_of_sampler[sampler_id] = await self._weights_of(sampler_id)
         return self._used | {path for path in self._path_of_sampler.values() if path is not None}
+
+    async def _weights_of(self, sampler_id: str) -> str | None:
+        try:
+            return (await self._rest.get_sampler_async(sampler_id)).model_path
+        except NotFoundError:  # it ended
+            return None
 
     async def delete(self, path: str) -> None:
         """Delete a checkpoint; one that is gone is fine."""
@@ -133,15 +159,13 @@ class Retention:
     Args:
         rule: What is kept.
         store: Where they are.
-        saved: Those that the run made so far, as path and score, oldest first.
+        saved: Those that the run made so far, oldest first.
     """
 
-    def __init__(
-        self, rule: KeepRule, store: CheckpointStore, saved: Mapping[str, float | None] = {}
-    ) -> None:
+    def __init__(self, rule: KeepRule, store: CheckpointStore, saved: Sequence[Saved] = ()) -> None:
         self._rule = rule
         self._store = store
-        self._saved = [Saved(path, score) for path, score in saved.items()]
+        self._saved = list(saved)
         self._warned = False
 
     @property

@@ -18,8 +18,10 @@ from typing import IO, Any, Protocol, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tinker_ray.errors import ConfigurationError
+from tinker_ray.rl.logger import Logger, numbers_of
 from tinker_ray.rl.plot import plot_metrics, plot_reward
 from tinker_ray.rl.record import Manifest, StepRecord
+from tinker_ray.rl.retention import Retention
 
 LATEST = "latest"
 R = TypeVar("R")
@@ -32,7 +34,12 @@ class RunDirectory:
         path: The folder.
         manifest: Where the run stands.
         is_resumed: Whether the folder held an unfinished run.
+        logger: Gets the numbers of each step that is written down; closed with the directory.
+        retention: Deletes checkpoints that a new one makes superfluous.
     """
+
+    logger: Logger | None = None
+    retention: Retention | None = None
 
     def __init__(self, path: Path, manifest: Manifest, lock: IO[str], *, is_resumed: bool) -> None:
         self.path = path
@@ -41,7 +48,9 @@ class RunDirectory:
         self._lock = lock
 
     def close(self) -> None:
-        """Let another process write here; idempotent."""
+        """Close the logger and let another process write here; idempotent."""
+        if self.logger is not None:
+            self.logger.close()
         self._lock.close()
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -54,13 +63,22 @@ class RunDirectory:
         _replace(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
     def append_step(self, record: StepRecord) -> None:
-        """Add a line to ``metrics.jsonl``."""
+        """Add a line to ``metrics.jsonl``, and tell the logger."""
         _append(self.path / "metrics.jsonl", record.model_dump_json())
+        if self.logger is not None:
+            self.logger.log(record.step, numbers_of(record.model_dump()))
 
     def append_checkpoint(self, steps_done: int, checkpoint: str) -> None:
         """Add a line to ``checkpoints.jsonl``."""
         line = json.dumps({"steps_done": steps_done, "path": checkpoint})
         _append(self.path / "checkpoints.jsonl", line)
+
+    async def delete_superfluous_checkpoints(self) -> None:
+        """Keep to the rule of retention; call it when the manifest speaks of the newest one."""
+        if self.retention is not None and self.manifest.checkpoint is not None:
+            scores = {row["step"]: row.get("eval_accuracy") for row in self.rows()}
+            score = scores.get(self.manifest.steps_done)
+            await self.retention.add(self.manifest.checkpoint, score)
 
     def steps(self) -> list[StepRecord]:
         """Read ``metrics.jsonl``."""
@@ -80,9 +98,11 @@ class RunDirectory:
 
     def rows(self) -> list[dict[str, Any]]:
         """Read ``metrics.jsonl`` as it is, whatever kind of run wrote it."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return _rows(self.path / "metrics.jsonl")
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Read ``checkpoints.jsonl``: ``steps_done`` and ``path``, oldest first."""
+        return _rows(self.path / "checkpoints.jsonl")
 
     def plot_metrics(self, staleness: Mapping[int, int] | None = None) -> bool:
         """Draw ``metrics.png``.
@@ -172,6 +192,11 @@ def _resume(config: SeededConfig, path: Path) -> RunDirectory | None:
     directory = RunDirectory(path, manifest, lock, is_resumed=True)
     directory.forget_after(manifest.steps_done)
     return directory
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def _step_of(line: str) -> float:

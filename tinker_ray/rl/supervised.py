@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +24,7 @@ from tinker_ray.rl.examples_loop import JUDGED_BY, ExamplesLoop, ExamplesSummary
 from tinker_ray.rl.logger import open_loggers
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Manifest
-from tinker_ray.rl.retention import KeepRule, Retention, ServiceStore
+from tinker_ray.rl.retention import KeepRule, Retention, ServiceStore, saved_by
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.sft import CrossEntropy, adder_examples
 from tinker_ray.rl.supervised_config import DpoConfig, SftConfig
@@ -73,7 +72,7 @@ async def train_on_examples(
                 training=training,
                 directory=directory,
                 logger=loggers,
-                retention=_retention(service, config, directory),
+                retention=kept_by_loss(service, config, directory),
                 progress=progress,
                 mode=mode,
             )
@@ -164,24 +163,11 @@ async def _open_training(
     )
 
 
-def _retention(
+def kept_by_loss(
     service: ServiceClient, config: SftConfig | DpoConfig, directory: RunDirectory
 ) -> Retention:
+    """Keep the checkpoints of a run to ``keep_checkpoints``; the best has the lowest loss."""
     used = [] if config.initial_weights is None else [config.initial_weights]
     store = ServiceStore(service.create_rest_client(), service.holder.get_session_id(), used)
-    return Retention(KeepRule(config.keep_checkpoints), store, _saved_before(directory.path))
-
-
-def _saved_before(path: Path) -> dict[str, float | None]:
-    """Read the checkpoints of earlier parts of the run, with minus their loss on held-out data."""
-    losses = {row["step"]: row.get(JUDGED_BY) for row in _rows(path / "metrics.jsonl")}
-    saved: dict[str, float | None] = {}
-    for row in _rows(path / "checkpoints.jsonl"):
-        loss = losses.get(row["steps_done"])
-        saved[row["path"]] = None if loss is None else -loss
-    return saved
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    saved = saved_by(directory.checkpoints(), directory.rows(), lambda row: -row[JUDGED_BY])
+    return Retention(KeepRule(config.keep_checkpoints), store, saved)

@@ -16,10 +16,12 @@ from tinker_ray.clients.training import TrainingClient
 from tinker_ray.errors import ConfigurationError, NotFoundError, RequestFailedError
 from tinker_ray.rl.adder import AdderDataset, Tokenizer
 from tinker_ray.rl.config import RunConfig
+from tinker_ray.rl.logger import open_loggers
 from tinker_ray.rl.loop import Loop
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Manifest, Summary
+from tinker_ray.rl.retention import KeepRule, Retention, ServiceStore, saved_by
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rollouts import Dataset
 
@@ -44,15 +46,18 @@ async def train(
         make_dataset: The problems; by default what ``config.environment`` names.
 
     Raises:
-        ConfigurationError: The environment cannot be found.
+        ConfigurationError: The environment cannot be found, or a logger's package is missing.
         TinkerError: The service or every rollout failed.
     """
     make_dataset = make_dataset or find_dataset(config.environment)
+    settings = config.model_dump(mode="json")
+    directory.logger = open_loggers(config.loggers, directory.path, config=settings)
     progress.status(f"connecting to {config.base_url}")
     async with ServiceClient(base_url=config.base_url) as service:
         training = await _open_training(service, config, directory, progress)
         tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
         pool = RolloutPool(config.workers, groups_per_worker=config.groups_per_worker)
+        directory.retention = _kept_by_accuracy(service, config, directory)
         async with pool:
             loop = Loop(
                 config,
@@ -65,6 +70,14 @@ async def train(
                 mode=mode,
             )
             return await loop.run()
+
+
+def _kept_by_accuracy(
+    service: ServiceClient, config: RunConfig, directory: RunDirectory
+) -> Retention:
+    store = ServiceStore(service.create_rest_client(), service.holder.get_session_id())
+    saved = saved_by(directory.checkpoints(), directory.rows(), lambda row: row["eval_accuracy"])
+    return Retention(KeepRule(config.keep_checkpoints), store, saved)
 
 
 async def _open_training(

@@ -4,13 +4,14 @@ import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinker_ray.errors import APIConnectionError
-from tinker_ray.rl.retention import KeepRule, Retention, Saved, superfluous
+from tinker_ray.rl.retention import KeepRule, Retention, Saved, saved_by, superfluous
 
 SCORES = st.none() | st.floats(0, 1) | st.just(math.nan)
 
@@ -84,7 +85,7 @@ class Store:
 
 async def test_a_new_checkpoint_makes_an_old_one_go() -> None:
     store = Store(used={"b"})
-    retention = Retention(KeepRule(last=1, best=0), store, {"a": None})
+    retention = Retention(KeepRule(last=1, best=0), store, [Saved("a")])
     for path in ("b", "c", "d"):
         await retention.add(path)
     assert ["a", "c"] == store.deleted
@@ -106,3 +107,15 @@ async def test_a_deletion_that_fails_is_told_once_and_done_later(
     store.fails = False
     await retention.add("d")
     assert ["a", "b", "c"] == store.deleted
+
+
+def test_what_earlier_parts_of_a_run_made_is_judged_by_what_they_measured() -> None:
+    checkpoints = [{"steps_done": step, "path": f"c{step}"} for step in (1, 2, 3)]
+    rows: list[dict[str, Any]] = [
+        {"step": 1, "eval_loss": 0.5},
+        {"step": 2},
+        {"step": 3, "eval_loss": None},
+    ]
+    assert [Saved("c1", -0.5), Saved("c2"), Saved("c3")] == saved_by(
+        checkpoints, rows, lambda row: -row["eval_loss"]
+    )
