@@ -6,24 +6,37 @@ import asyncio
 import io
 import json
 import os
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from tests.e2e import command
 from tinker_ray import ServiceClient
+from tinker_ray.clients.tokenizer import load_tokenizer
+from tinker_ray.rl.examples import ExampleDataset
 from tinker_ray.rl.examples_loop import ExamplesSummary
 from tinker_ray.rl.progress import Progress
+from tinker_ray.rl.retention import ServiceStore
 from tinker_ray.rl.run_directory import open_run
+from tinker_ray.rl.sft import adder_examples
 from tinker_ray.rl.supervised import train_on_examples
 from tinker_ray.rl.supervised_config import DpoConfig, SftConfig
+from tinker_ray.types import Datum
 
 
-def trained(config: SftConfig | DpoConfig, root: Path) -> ExamplesSummary:
+def trained(
+    config: SftConfig | DpoConfig, root: Path, dataset: ExampleDataset[Any] | None = None
+) -> ExamplesSummary:
     progress = Progress(Console(file=io.StringIO()))
     with closing(open_run(config, root=root)) as directory:
-        return asyncio.run(train_on_examples(config, directory, progress=progress, mode="local"))
+        return asyncio.run(
+            train_on_examples(config, directory, progress=progress, mode="local", dataset=dataset)
+        )
 
 
 def test_preferences_are_learnt(embedded_engine: str, tmp_path: Path) -> None:
@@ -55,6 +68,51 @@ def test_sums_are_learnt_from_their_answers_and_old_checkpoints_go(
     left = {checkpoint.tinker_path for checkpoint in kept} & set(written)
     assert summary.checkpoint in left
     assert len(left) <= 2
+
+
+@dataclass
+class CutOff:
+    """Examples that end a run in its middle."""
+
+    examples: ExampleDataset[Datum]
+    at: int
+
+    def batch(self, step: int) -> Sequence[Datum]:
+        if step == self.at:
+            raise EOFError("cut off")
+        return self.examples.batch(step)
+
+    def held_out(self) -> Sequence[Datum]:
+        return self.examples.held_out()
+
+
+def test_a_run_that_was_cut_off_learns_what_it_would_have_learnt(
+    embedded_engine: str, tmp_path: Path
+) -> None:
+    config = SftConfig(steps=8, batch_size=16, checkpoint_every=3, learning_rate=5e-3)
+    whole = trained(config, tmp_path / "whole")
+    examples = adder_examples(config, load_tokenizer(config.base_model))
+    with pytest.raises(EOFError):
+        trained(config, tmp_path / "cut", CutOff(examples, at=6))
+    resumed = trained(config, tmp_path / "cut")
+    assert (0, 1) == (whole.resumes, resumed.resumes)
+    assert pytest.approx(whole.after, rel=1e-3) == resumed.after
+
+
+async def test_the_weights_that_a_sampler_uses_are_known_to_be_in_use(
+    service: ServiceClient,
+) -> None:
+    training = await service.create_lora_training_client_async("tinker-ray/tiny-adder", rank=4)
+    saved = await training.save_weights_for_sampler("used")
+    rest = service.create_rest_client()
+    store = ServiceStore(rest, service.holder.get_session_id(), ["tinker://its/own"])
+    assert {"tinker://its/own"} == await store.in_use()
+    await service.create_sampling_client_async(model_path=saved.path)
+    assert {"tinker://its/own", saved.path} == await store.in_use()
+    await store.delete(saved.path)
+    await store.delete(saved.path)
+    run_id = saved.path.removeprefix("tinker://").split("/")[0]
+    assert [] == (await rest.list_checkpoints_async(run_id)).checkpoints
 
 
 def test_a_file_of_conversations_is_trained_on_from_the_command_line(

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -67,7 +68,7 @@ class LoggerGroup:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Pass metrics on to all of them."""
         for name, logger in self._loggers.items():
-            self._guard(name, lambda logger=logger: logger.log(step, metrics))  # type: ignore[misc]  # mypy cannot infer a default of a lambda
+            self._guard(name, partial(logger.log, step, metrics))
 
     def close(self) -> None:
         """Close all of them; idempotent."""
