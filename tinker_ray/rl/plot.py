@@ -14,6 +14,8 @@ from typing import Any
 from tinker_ray.rl.record import StepRecord
 
 Row = Mapping[str, Any]
+PANEL_HEIGHT = 2.8
+"""In inches."""
 PANELS: Mapping[str, Sequence[str]] = {
     "reward, accuracy": ("reward", "accuracy", "eval_accuracy"),
     "loss": ("loss", "eval_loss"),
@@ -31,7 +33,7 @@ def plot_reward(records: Sequence[StepRecord], accuracy_before: float | None, pa
     Returns:
         Whether there is a picture: False if matplotlib is not installed.
     """
-    figure = _figure(columns=1, rows=1)
+    figure = _figure(7, 4, layout="constrained")
     if figure is None:
         return False
     axes = figure.subplots()
@@ -68,10 +70,14 @@ def plot_metrics(
     """
     panels = panels_of(rows)
     count = len(panels) + bool(staleness)
-    figure = _figure(columns=2, rows=(count + 1) // 2) if count else None
+    rows_of_panels = (count + 1) // 2
+    height = PANEL_HEIGHT * rows_of_panels
+    figure = _figure(11, height) if count else None
     if figure is None:
         return False
-    places = list(figure.subplots((count + 1) // 2, 2, squeeze=False).flat)
+    # Margins by hand: a layout engine would draw everything twice.
+    figure.subplots_adjust(0.07, 0.5 / height, 0.98, 1 - 0.15 / height, 0.18, 0.3)
+    places = list(figure.subplots(rows_of_panels, 2, squeeze=False).flat)
     for axes, (label, curves) in zip(places, panels.items(), strict=False):
         for name, points in curves.items():
             steps, values = zip(*points, strict=True)
@@ -104,10 +110,10 @@ def panels_of(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[float, floa
     return panels
 
 
-def _figure(*, columns: int, rows: int) -> Any:  # noqa: ANN401 - a Figure of matplotlib, or None
+def _figure(width: float, height: float, layout: str = "none") -> Any:  # noqa: ANN401 - or None
+    """Make a figure of a size in inches; None if matplotlib is not installed."""
     try:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError:
         return None
-    size = (7 if columns == 1 else 11, 4 if rows == 1 else 2.8 * rows)
-    return figures.Figure(figsize=size, dpi=110, layout="constrained")
+    return figures.Figure(figsize=(width, height), dpi=110, layout=layout)
