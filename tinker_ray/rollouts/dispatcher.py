@@ -252,10 +252,9 @@ class Dispatcher:
 
     def _cut_slowest(self, now: float) -> list[Command]:
         """End what the step that is complete does not need: what began first is slowest."""
-        surplus = self._pace.surplus()
         began = [group for group, record in self._open.items() if record.began_s is not None]
         detail = "its step has its groups without it"
-        return self._end(sorted(began)[:surplus], "oversampled", detail, now)
+        return self._end(sorted(began)[: self._pace.oversample], "oversampled", detail, now)
 
     def _cut_stale(self, now: float) -> list[Command]:
         """End what would be too stale even if it finished now."""

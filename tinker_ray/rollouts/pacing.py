@@ -29,8 +29,8 @@ class Pacing:
         groups_per_step: Groups that the consumer trains on at each version of the policy.
         max_staleness: How many versions may lie between a group's policy and the one that is
             trained with it; 0 is on-policy.
-        oversample: Groups that run beyond those that a step needs; when the step has its groups,
-            the slowest are cancelled.
+        oversample: Groups that run beyond those that a step needs; when the step has its groups, so
+            many of the slowest are cancelled. A step uses up as many more builders.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -116,13 +116,10 @@ class Pace:
         """Whether a group of a version can not be trained on any more."""
         return self._pacing is not None and self.staleness(version) > self._pacing.max_staleness
 
-    def surplus(self) -> int:
-        """Say how many groups are under way beyond those that can still be wanted."""
-        if self._pacing is None:
-            return 0
-        wanted = self._limit(self._pacing) - self._delivered
-        under_way = self._under_way_or_delivered - self._delivered
-        return max(0, min(self._pacing.oversample, under_way - wanted))
+    @property
+    def oversample(self) -> int:
+        """How many of the slowest groups to end when a step is complete."""
+        return 0 if self._pacing is None else self._pacing.oversample
 
     def _limit(self, pacing: Pacing) -> int:
         steps = self.version - self._first + pacing.max_staleness + 1

@@ -9,6 +9,7 @@ from tinker_ray.errors import ConfigurationError
 from tinker_ray.rollouts import Dispatcher, Quarantine
 from tinker_ray.rollouts.dispatcher import MAX_HELD_BACK
 from tinker_ray.rollouts.event import DropGroup, GroupOffered, HaltRun
+from tinker_ray.rollouts.failure import FailureKind
 from tinker_ray.rollouts.quarantine import key_of
 
 
@@ -40,7 +41,7 @@ def test_a_success_in_between_is_no_row() -> None:
 
 
 @pytest.mark.parametrize("kind", ["infrastructure", "request"])
-def test_what_is_not_the_builders_fault_does_not_count(kind: str) -> None:
+def test_what_is_not_the_builders_fault_does_not_count(kind: FailureKind) -> None:
     quarantine = Quarantine(1)
     quarantine.note_failure("a", kind)
     assert not quarantine.has_suspects
