@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinker_ray.errors import ConfigurationError
-from tinker_ray.rl.logger import TrackerName
+from tinker_ray.rl.logger import TrackerNames
 
 PolicyLoss = Literal["importance_sampling", "ppo", "cispo"]
 
@@ -74,7 +74,7 @@ class RunConfig(BaseModel):
     workers: int = Field(default=2, ge=1)
     groups_per_worker: int = Field(default=32, ge=1)
     keep_checkpoints: int | None = Field(default=None, ge=1)
-    loggers: tuple[TrackerName, ...] = ()
+    loggers: TrackerNames = ()
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

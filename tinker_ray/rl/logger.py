@@ -12,12 +12,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeAlias
+
+from pydantic import BeforeValidator
 
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.logger_trackers import TensorBoardLogger, TrackioLogger, WandbLogger
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
+TrackerNames: TypeAlias = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given),
+]
+"""As a setting: a list, or names with commas between them, as the command line gives them."""
 PROJECT = "tinker-ray"
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.config import load as load_rl
-from tinker_ray.rl.logger import TrackerName
+from tinker_ray.rl.logger import TrackerNames
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -32,8 +32,8 @@ class ExamplesConfig(BaseModel):
         dataset: ``adder``, the path of a ``.jsonl`` file, or ``module:function`` that takes this
             object and a tokenizer and returns a dataset.
         held_out: Path of a ``.jsonl`` file to evaluate on; None takes ``held_out_share`` of the
-            examples of ``dataset`` away for that.
-        held_out_share: The share of the examples that is never trained on.
+            examples of ``dataset`` away for that. Other datasets know theirs by themselves.
+        held_out_share: The share of the examples of a file that is never trained on.
         max_length: Longest example in tokens; what is longer is refused, not cut.
         seed: Decides the order of the examples and the adapter's initial weights.
         steps: Optimizer steps; the examples are gone through as often as that takes.
@@ -71,7 +71,7 @@ class ExamplesConfig(BaseModel):
     checkpoint_every: int = Field(default=10, ge=1)
     keep_checkpoints: int | None = Field(default=None, ge=1)
     steps_ahead: int = Field(default=2, ge=1)
-    loggers: tuple[TrackerName, ...] = ()
+    loggers: TrackerNames = ()
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -48,3 +48,9 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float
 def test_the_learning_rate_rises_at_first() -> None:
     config = SftConfig(steps=6, warmup_steps=3, learning_rate=1.0, schedule="constant")
     assert [0.25, 0.5, 0.75, 1.0, 1.0, 1.0] == [config.learning_rate_at(step) for step in range(6)]
+
+
+@pytest.mark.parametrize("kind", ["rl", "sft", "dpo"])
+def test_loggers_may_be_named_on_the_command_line(kind: str) -> None:
+    config = load(None, {"kind": kind, "loggers": "wandb,tensorboard"})
+    assert ("wandb", "tensorboard") == config.loggers
