@@ -265,19 +265,19 @@ class Run:
                     self._start(attempt, worker, version)
                 case CancelAttempt(attempt):
                     self._tasks[attempt].cancel()
-                case DeliverGroup(attempt):
-                    self._deliver(self._results[attempt])
+                case DeliverGroup(attempt, place):
+                    self._deliver(self._results[attempt], place)
                 case DropGroup():
                     self._drop(command)
                 case HaltRun(failures, detail):
                     self._error = RolloutsHaltedError(failures=failures, detail=detail)
 
-    def _deliver(self, group: FinishedGroup) -> None:
+    def _deliver(self, group: FinishedGroup, place: int) -> None:
         builder = self._open_builders.pop(group.index)
         if self._options.quarantine.has_suspects:
             self._options.quarantine.note_success(key_of(builder))
         self.selection.deliver(group, group.seconds)
-        self._ready.append(group)
+        self._ready.insert(place, group)
         self._owner.note_delivery()
 
     def _drop(self, drop: DropGroup) -> None:

@@ -26,7 +26,7 @@ class Account:
         retries: Attempts beyond each group's first, by why the one before failed.
         fenced: Events of attempts that had already lost their race.
         peak_in_flight: Most attempts that ran at once.
-        staleness: Delivered groups, by how many versions old their policy is when it is trained.
+        staleness: Groups that the consumer took, by how many versions old their policy is then.
     """
 
     dispatched: int = 0

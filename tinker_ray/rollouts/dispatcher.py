@@ -112,7 +112,7 @@ class Dispatcher:
         self._open: dict[int, _Open] = {}
         self._waiting: deque[int] = deque()
         self._retrying: deque[int] = deque()
-        self._untaken: set[int] = set()
+        self._num_untaken = 0
         self._newest = -1
         self._failures_in_a_row = 0
         self._held_back_in_a_row = 0
@@ -122,7 +122,7 @@ class Dispatcher:
         """Show the whole state."""
         return (
             f"Dispatcher(waiting={list(self._waiting)}, retrying={list(self._retrying)}, "
-            f"untaken={sorted(self._untaken)}, {self._roster!r}, {self._pace!r}, {self.account})"
+            f"untaken={self._num_untaken}, {self._roster!r}, {self._pace!r}, {self.account})"
         )
 
     @property
@@ -161,7 +161,7 @@ class Dispatcher:
             case GroupOffered(group, key):
                 return self._offer(group, key, now)
             case GroupTaken(group):
-                self._untaken.discard(group)
+                self._take(group)
             case WorkerJoined(worker, capacity):
                 self._roster.join(worker, capacity)
             case WorkerDraining(worker):
@@ -224,7 +224,7 @@ class Dispatcher:
 
     def _may_start_new(self) -> bool:
         window = 2 * self._roster.capacity if self._window is None else self._window
-        holders = len(self._roster) + len(self._retrying) + len(self._untaken)
+        holders = len(self._roster) + len(self._retrying) + self._num_untaken
         return holders < window and self._pace.may_start
 
     def _finish(self, attempt: AttemptId, now: float) -> list[Command]:
@@ -232,17 +232,22 @@ class Dispatcher:
         if running is None:
             return []
         self._failures_in_a_row = 0
-        staleness = self._pace.staleness(running.version)
-        if self._pace.is_too_stale(running.version):
-            return [self._drop_stale(attempt.group, staleness, now)]
+        place = self._pace.place(running.version)
+        if place is None:
+            return [self._drop_stale(attempt.group, running.version, now)]
         del self._open[attempt.group]
-        self._untaken.add(attempt.group)
+        self._num_untaken += 1
         self.account.delivered += 1
-        self.account.staleness[staleness] += 1
-        commands: list[Command] = [DeliverGroup(attempt)]
-        if self._pace.deliver():
+        commands: list[Command] = [DeliverGroup(attempt, place)]
+        if self._pace.deliver(attempt.group, running.version, place):
             commands += [*self._cut_slowest(now), *self._cut_stale(now)]
         return commands
+
+    def _take(self, group: int) -> None:
+        staleness = self._pace.take(group)
+        if staleness is not None:
+            self._num_untaken -= 1
+            self.account.staleness[staleness] += 1
 
     def _stop(self, attempt: AttemptId) -> Running | None:
         """Take an attempt off its worker; None if it had already lost its race."""
@@ -260,15 +265,17 @@ class Dispatcher:
         """End what would be too stale even if it finished now."""
         commands: list[Command] = []
         for attempt, running in self._roster:
-            if self._pace.is_too_stale(running.version):
+            if self._pace.place(running.version) is None:
                 self._roster.stop(attempt)
-                staleness = self._pace.staleness(running.version)
                 commands.append(CancelAttempt(attempt, running.worker))
-                commands.append(self._drop_stale(attempt.group, staleness, now))
+                commands.append(self._drop_stale(attempt.group, running.version, now))
         return commands
 
-    def _drop_stale(self, group: int, staleness: int, now: float) -> DropGroup:
-        return self._drop(group, "stale", f"its policy is {staleness} versions old", now)
+    def _drop_stale(self, group: int, version: int, now: float) -> DropGroup:
+        detail = (
+            f"drawn with version {version}, and now it is {version + self._pace.staleness(version)}"
+        )
+        return self._drop(group, "stale", detail, now)
 
     def _fail(
         self, attempt: AttemptId, kind: FailureKind, detail: str, now: float

@@ -143,9 +143,15 @@ class CancelAttempt:
 
 @dataclass(frozen=True, slots=True)
 class DeliverGroup:
-    """Give the result of this attempt to the consumer."""
+    """Put the result of this attempt into the queue for the consumer.
+
+    Attributes:
+        attempt: Which one.
+        place: How many groups are to be taken before it.
+    """
 
     attempt: AttemptId
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,25 @@
 """How far rollouts may run ahead of training: the pace at which groups are started.
 
-Theory of operation. The consumer trains on groups in the order of their delivery,
+Theory of operation. The consumer trains on groups in the order in which it gets them,
 ``groups_per_step`` of them at a time, and publishes a version of the policy after each step. So
-the nth delivered group is trained at version ``first + n // groups_per_step``, and is stale by the
+the nth group is trained at version ``first + n // groups_per_step``, and is stale by the
 difference to the version that drew it. Groups are started only while each of them can still be
 fresh enough::
 
     started - dropped < (version - first + max_staleness + 1) * groups_per_step
 
 With a staleness of 0 this is the synchronous loop: the groups of a step start when its version is
-published. A group that others overtook may be late all the same, and is not delivered then.
+published. Groups that wait for the consumer wait in the order of their versions, so that one that
+others overtook may still be in time; if there is no place for it in the queue, it is not delivered.
 
 Knows nothing of workers or samplers. Invariant: no group is delivered that is staler than allowed.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import itemgetter
 
 from tinker_ray.errors import ConfigurationError
 
@@ -67,13 +70,14 @@ class Pace:
         self._pacing = pacing
         self._first = version
         self._under_way_or_delivered = 0
-        self._delivered = 0
+        self._taken = 0
+        self._queue: list[tuple[int, int]] = []
 
     def __repr__(self) -> str:
         """Show the counts."""
         return (
             f"Pace({self._pacing}, version={self.version}, first={self._first}, "
-            f"counted={self._under_way_or_delivered}, delivered={self._delivered})"
+            f"counted={self._under_way_or_delivered}, taken={self._taken}, queue={self._queue})"
         )
 
     @property
@@ -83,7 +87,7 @@ class Pace:
             return True
         limit = self._limit(self._pacing)
         wanted = limit + self._pacing.oversample
-        return self._delivered < limit and self._under_way_or_delivered < wanted
+        return self._taken + len(self._queue) < limit and self._under_way_or_delivered < wanted
 
     def publish(self, version: int) -> bool:
         """Hear of a version; False if it is not newer."""
@@ -100,26 +104,51 @@ class Pace:
         """Take back a group that was started: another one may start in its place."""
         self._under_way_or_delivered -= 1
 
-    def deliver(self) -> bool:
-        """Count a delivery; True if it completes a step."""
-        self._delivered += 1
-        return self._pacing is not None and self._delivered % self._pacing.groups_per_step == 0
+    def place(self, version: int) -> int | None:
+        """Find the place of a group in the queue for the consumer; None if it would be too stale.
+
+        If there is none now, there is none later.
+        """
+        if self._pacing is None:
+            return len(self._queue)
+        place = bisect_right(self._queue, version, key=itemgetter(0))
+        moved = [version, *(behind for behind, _ in self._queue[place:])]
+        most = self._pacing.max_staleness
+        if self.version - version > most or any(
+            self._trained_at(place + offset) - one > most for offset, one in enumerate(moved)
+        ):
+            return None
+        return place
+
+    def deliver(self, group: int, version: int, place: int) -> bool:
+        """Put a group into the queue; True if it completes a step."""
+        self._queue.insert(place, (version, group))
+        num_delivered = self._taken + len(self._queue)
+        return self._pacing is not None and num_delivered % self._pacing.groups_per_step == 0
+
+    def take(self, group: int) -> int | None:
+        """Count a group that the consumer takes, and say how stale it is; None if it is unknown."""
+        for place, (version, queued) in enumerate(self._queue):
+            if queued == group:
+                staleness = max(self.version, self._trained_at(0)) - version
+                del self._queue[place]
+                self._taken += 1
+                return staleness
+        return None
 
     def staleness(self, version: int) -> int:
-        """Say how stale a group of a version is if it is the next to be delivered."""
-        if self._pacing is None:
-            return self.version - version
-        trained_at = self._first + self._delivered // self._pacing.groups_per_step
-        return max(self.version, trained_at) - version
-
-    def is_too_stale(self, version: int) -> bool:
-        """Whether a group of a version can not be trained on any more."""
-        return self._pacing is not None and self.staleness(version) > self._pacing.max_staleness
+        """Say how stale a group is that would be taken next."""
+        return max(self.version, self._trained_at(0)) - version
 
     @property
     def oversample(self) -> int:
         """How many of the slowest groups to end when a step is complete."""
         return 0 if self._pacing is None else self._pacing.oversample
+
+    def _trained_at(self, place: int) -> int:
+        if self._pacing is None:
+            return self.version
+        return self._first + (self._taken + place) // self._pacing.groups_per_step
 
     def _limit(self, pacing: Pacing) -> int:
         steps = self.version - self._first + pacing.max_staleness + 1

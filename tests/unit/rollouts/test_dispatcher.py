@@ -108,7 +108,7 @@ def test_a_slow_consumer_stops_new_groups_until_it_takes_one() -> None:
     dispatcher = dispatcher_after(
         WorkerJoined("w", 2), *map(GroupOffered, range(4)), AttemptFinished(attempt(0)), window=2
     )
-    assert dispatcher.handle(AttemptFinished(attempt(1)), 0.0) == [DeliverGroup(attempt(1))]
+    assert dispatcher.handle(AttemptFinished(attempt(1)), 0.0) == [DeliverGroup(attempt(1), 1)]
     assert not dispatcher.is_hungry
     assert dispatcher.handle(GroupTaken(0), 0.0) == [StartAttempt(attempt(2), "w")]
 

@@ -67,6 +67,7 @@ class World:
         self.past: list[AttemptId] = []
         self.delivered: list[int] = []
         self.dropped: dict[int, str] = {}
+        self.queue: list[tuple[int, int]] = []
         self.taken = 0
         self.num_offered = 0
         self.num_workers = 0
@@ -86,9 +87,11 @@ class World:
                 self.started.add(attempt.group)
             case CancelAttempt(attempt, worker):
                 assert self.running.pop(attempt).worker == worker
-            case DeliverGroup(attempt):
-                self.check_delivery(attempt)
+            case DeliverGroup(attempt, place):
+                assert attempt.group not in self.delivered, "a group was delivered twice"
                 self.delivered.append(attempt.group)
+                self.queue.insert(place, (attempt.group, self.finishing.version))
+                self.check_queue(self.finishing.version)
             case DropGroup(group, reason):
                 assert group not in self.dropped, "a group was dropped twice"
                 self.dropped[group] = reason
@@ -112,16 +115,17 @@ class World:
             if self.window is not None:
                 assert len(self.running) + len(self.delivered) - self.taken < self.window
 
-    def check_delivery(self, attempt: AttemptId) -> None:
-        trained_at = FIRST_VERSION + len(self.delivered) // self.pacing.groups_per_step
-        staleness = max(trained_at, self.version) - self.finishing.version
-        assert 0 <= staleness <= self.pacing.max_staleness
-        assert attempt.group not in self.delivered
+    def check_queue(self, newest: int) -> None:
+        assert self.version - newest <= self.pacing.max_staleness
+        for place, (_, version) in enumerate(self.queue):
+            trained_at = FIRST_VERSION + (self.taken + place) // self.pacing.groups_per_step
+            assert trained_at - version <= self.pacing.max_staleness
 
     def check(self) -> None:
         assert not set(self.delivered) & set(self.dropped), "a group ended twice"
         account = self.dispatcher.account
-        assert len(self.delivered) == account.delivered == account.staleness.total()
+        assert len(self.delivered) == account.delivered
+        assert self.taken == account.staleness.total()
         assert Counter(self.dropped.values()) == account.dropped
         assert self.num_offered == account.dispatched
         assert self.num_offered == len(self.delivered) + len(self.dropped) + account.open
@@ -177,9 +181,9 @@ class World:
             assert before == (len(self.delivered), len(self.dropped))
 
     def take(self, _: int) -> None:
-        if self.taken < len(self.delivered):
+        if self.queue:
             self.taken += 1
-            self.tell(GroupTaken(self.delivered[self.taken - 1]))
+            self.tell(GroupTaken(self.queue.pop(0)[0]))
 
     def publish(self, number: int) -> None:
         if number > 0:

@@ -12,6 +12,7 @@ from tinker_ray.rollouts.event import (
     DeliverGroup,
     DropGroup,
     GroupOffered,
+    GroupTaken,
     PolicyPublished,
     StartAttempt,
     WorkerJoined,
@@ -43,6 +44,10 @@ class Training:
             commands += self.dispatcher.handle(AttemptFinished(AttemptId(group, 0)), 1.0)
         return commands
 
+    def take(self, *groups: int) -> None:
+        for group in groups:
+            self.dispatcher.handle(GroupTaken(group), 1.0)
+
     def publish(self) -> list[Command]:
         self.version += 1
         return self.dispatcher.handle(PolicyPublished(self.version), 2.0)
@@ -61,25 +66,40 @@ def test_with_staleness_groups_start_as_many_steps_ahead() -> None:
     training = Training(Pacing(2, max_staleness=1))
     assert training.fill() == [0, 1, 2, 3]
     training.finish(0, 1)
+    training.take(0, 1)
     assert training.fill() == []
     training.publish()
     assert training.fill() == [4, 5]
     training.finish(2, 3, 4, 5)
+    training.take(2, 3)
+    training.publish()
+    training.take(4, 5)
     assert training.dispatcher.account.staleness == {0: 2, 1: 4}
 
 
-def test_a_group_that_was_overtaken_is_cut_as_soon_as_it_can_not_be_fresh_enough() -> None:
+def test_a_group_that_was_overtaken_goes_before_newer_ones_that_still_wait() -> None:
     training = Training(Pacing(1, max_staleness=1))
     assert training.fill() == [0, 1]
     training.finish(1)
     training.publish()
     assert training.fill() == [2]
-    assert training.finish(2) == [
-        DeliverGroup(AttemptId(2, 0)),
-        CancelAttempt(AttemptId(0, 0), "w"),
-        DropGroup(0, "stale", "its policy is 2 versions old", attempts=1, seconds=1.0),
-    ]
+    assert training.finish(2) == [DeliverGroup(AttemptId(2, 0), 1)]
+    assert training.finish(0) == [DeliverGroup(AttemptId(0, 0), 1)]
+
+
+def test_a_group_is_cut_as_soon_as_it_can_not_be_fresh_enough() -> None:
+    training = Training(Pacing(1, max_staleness=1))
+    assert training.fill() == [0, 1]
+    training.finish(1)
+    training.take(1)
     training.publish()
+    assert training.fill() == [2]
+    training.finish(2)
+    training.take(2)
+    assert training.publish() == [
+        CancelAttempt(AttemptId(0, 0), "w"),
+        DropGroup(0, "stale", "drawn with version 0, and now it is 2", attempts=1, seconds=2.0),
+    ]
     assert training.fill() == [3, 4]
 
 
@@ -95,7 +115,7 @@ def test_when_a_step_has_its_groups_the_slowest_of_the_oversampled_are_cut() -> 
     assert training.fill() == [0, 1, 2]
     training.finish(2)
     assert training.finish(1) == [
-        DeliverGroup(AttemptId(1, 0)),
+        DeliverGroup(AttemptId(1, 0), 1),
         CancelAttempt(AttemptId(0, 0), "w"),
         DropGroup(0, "oversampled", "its step has its groups without it", attempts=1, seconds=1.0),
     ]
