@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,10 @@ MEGABYTES_MORE = 24
 """What allocators may keep while thousands of groups pass."""
 
 
+REMEMBERED = 2000
+"""Answers that the service keeps."""
+
+
 def resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -46,6 +52,22 @@ class Forgetful(ScriptedSampler):
     ) -> SampleResponse:
         self.calls.clear()
         return await super().sample_async(prompt, num_samples, sampling_params)
+
+
+@dataclass
+class ForgetfulService(ToyService):
+    """Remembers the newest answers only, so that it does not grow in the driver's process."""
+
+    promised: int = 0
+
+    def _promise(self, delay_s: float, result: dict[str, Any]) -> str:
+        self.sampled.clear()
+        self.promised += 1
+        if len(self._results) > REMEMBERED:
+            del self._results[next(iter(self._results))]
+        promise = f"promise-{self.promised}"
+        self._results[promise] = (time.monotonic() + delay_s, result)
+        return promise
 
 
 class Trainer:
@@ -137,7 +159,7 @@ async def test_over_thousands_of_groups_the_law_holds_and_memory_is_flat() -> No
 @pytest.mark.usefixtures("ray_cluster")
 async def test_on_a_cluster_whose_workers_are_killed_the_law_holds_and_memory_is_flat() -> None:
     num_groups, luck = int(os.environ.get("ACCOUNTING_GROUPS", "5000")), Random(3)
-    async with cluster_session(ToyService(sample_s=0.02)) as session:
+    async with cluster_session(ForgetfulService(sample_s=0.02)) as session:
 
         class Client:
             sampling_session_id = session.sampling_session_id

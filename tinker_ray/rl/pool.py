@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, Self
 from actors.env_loop import at_once
 from actors.env_threads import MAX_THREADS
 from actors.worker_options import WorkerOptions
-from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
+from tinker_ray.errors import ActorLostError, ConfigurationError, StaleHandleError, TinkerError
 from tinker_ray.rl import placement
 from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.placement import PoolWorker
@@ -43,6 +43,8 @@ from tinker_ray.rollouts.worker import UNLIMITED
 
 DEFAULT_RETRIES = RetryBudget()
 
+SHRINK_AFTER_S = 60.0
+
 LOSSES_PER_WORKER = 3
 """Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
 
@@ -56,6 +58,9 @@ class RolloutPool:
 
     Args:
         workers: How many.
+        max_workers: How many there may be while groups wait for room; None leaves it at
+            ``workers``, which is also the number that it goes back to.
+        shrink_after_s: How long fewer workers have to be enough before one is closed, in seconds.
         groups_per_worker: How many groups each runs at once.
         retries: How often a group is run again, with fresh environments, by class of failure; a
             number stands for the infrastructure alone.
@@ -88,6 +93,8 @@ class RolloutPool:
         self,
         workers: int = 2,
         *,
+        max_workers: int | None = None,
+        shrink_after_s: float = SHRINK_AFTER_S,
         groups_per_worker: int = 16,
         retries: int | RetryBudget = DEFAULT_RETRIES,
         window: int | None = None,
@@ -118,6 +125,14 @@ class RolloutPool:
         )
         self._halt_after = halt_after
         self._num_workers = workers
+        self._max_workers = workers if max_workers is None else max_workers
+        if not 1 <= workers <= self._max_workers:
+            message = f"workers={workers!r}, max_workers={max_workers!r}: at least 1, and no more"
+            raise ConfigurationError(f"{message} workers than max_workers")
+        self._shrink_after_s = shrink_after_s
+        self._shrinking: asyncio.TimerHandle | None = None
+        self._retiring: dict[str, PoolWorker] = {}
+        self._peak_in_flight = 0
         self._groups_per_worker = groups_per_worker
         self._retries = RetryBudget.of(retries)
         self._window = window
@@ -233,12 +248,15 @@ class RolloutPool:
     async def close(self) -> None:
         """End runs, then workers; idempotent."""
         self._is_open = False
+        if self._shrinking is not None:
+            self._shrinking.cancel()
         for task in self._replacements:
             task.cancel()
         await asyncio.gather(*self._replacements, return_exceptions=True)
         await asyncio.gather(*(run.close() for run in self._runs))
-        workers = list(self._workers.values())
+        workers = [*self._workers.values(), *self._retiring.values()]
         self._workers.clear()
+        self._retiring.clear()
         await asyncio.gather(*(worker.close() for worker in workers), return_exceptions=True)
 
     async def _open_missing(self, sampler: Sampler) -> None:
@@ -257,26 +275,69 @@ class RolloutPool:
         self._workers[name] = worker
         for run in self._runs:
             run.add_worker(name, worker, self._groups_per_worker)
+        self._watch_size()
 
     def note_delivery(self) -> None:
         """Hear from a run that workers do their work."""
         self._losses_in_a_row = 0
 
     def note_room(self) -> None:
-        """Hear from a run that an attempt has ended."""
+        """Hear from a run that an attempt has begun or ended."""
+        self._peak_in_flight = max(self._peak_in_flight, self.in_flight)
+        for name in [name for name in self._retiring if not self._is_busy(name)]:
+            worker = self._retiring.pop(name)
+            for run in self._runs:
+                run.lose_worker(name, "it was closed")
+            self._in_background(self._close_worker(worker))
+        opened = len(self._workers) + len(self._replacements)
+        if self._is_open and not self._replacements and opened < self._max_workers:
+            wanting = next((run for run in self._runs if run.wants_room), None)
+            if wanting is not None:
+                self._in_background(self._replace(wanting.policy.sampler))
+
+    def _is_busy(self, worker: str) -> bool:
+        return any(run.is_on(worker) for run in self._runs)
+
+    def _watch_size(self) -> None:
+        if self._shrinking is None and len(self._workers) > self._num_workers:
+            loop = asyncio.get_running_loop()
+            self._shrinking = loop.call_later(self._shrink_after_s, self._shrink)
+
+    def _shrink(self) -> None:
+        """Retire a worker if the others would have had room for everything lately."""
+        self._shrinking = None
+        room = (len(self._workers) - 1) * self._groups_per_worker
+        if len(self._workers) > self._num_workers and self._peak_in_flight <= room:
+            name = next(reversed(self._workers))
+            self._retiring[name] = self._workers.pop(name)
+            for run in self._runs:
+                run.drain_worker(name)
+        self._peak_in_flight = self.in_flight
+        self._watch_size()
+        self.note_room()
+
+    async def _close_worker(self, worker: PoolWorker) -> None:
+        with contextlib.suppress(TinkerError):  # it may be dead
+            await worker.close()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
 
     def note_loss(self, worker: str, error: ActorLostError) -> None:
         """Hear from a run that a worker is dead, and replace it."""
-        if self._workers.pop(worker, None) is None:
+        was_retiring = self._retiring.pop(worker, None) is not None
+        if not was_retiring and self._workers.pop(worker, None) is None:
             return
         for run in self._runs:
             run.lose_worker(worker, str(error))
+        if was_retiring:
+            return
         sampler = next(iter(self._runs)).policy.sampler
         self._losses_in_a_row += 1
         if self._losses_in_a_row <= LOSSES_PER_WORKER * self._num_workers:
-            task = asyncio.get_running_loop().create_task(self._replace(sampler))
-            self._replacements.add(task)
-            task.add_done_callback(self._replacements.discard)
+            self._in_background(self._replace(sampler))
         elif not self._workers:
             self._give_up(error)
 

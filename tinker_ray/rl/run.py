@@ -97,7 +97,7 @@ class RunOwner(Protocol):
         ...
 
     def note_room(self) -> None:
-        """A worker ended an attempt."""
+        """A worker began or ended an attempt."""
         ...
 
 
@@ -172,6 +172,13 @@ class Run:
         """Take no more builders; the groups under way still come."""
         self._is_exhausted = True
         self._tell(RunDrained())
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether one more worker would begin a group at once."""
+        if self._is_exhausted and not self._dispatcher.has_waiting:
+            return False
+        return self._is_begun and self._dispatcher.wants_room
 
     def is_on(self, worker: str) -> bool:
         """Whether a group runs on a worker."""
@@ -296,6 +303,7 @@ class Run:
         self._tasks[attempt] = asyncio.get_running_loop().create_task(work)
         self._places[attempt] = worker
         self._tasks[attempt].add_done_callback(lambda _: self._forget(attempt))
+        self._owner.note_room()
 
     def _forget(self, attempt: AttemptId) -> None:
         for table in (self._tasks, self._places, self._results):

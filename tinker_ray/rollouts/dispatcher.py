@@ -137,6 +137,18 @@ class Dispatcher:
         return is_idle and self._roster.freest() is not None and self._may_start_new()
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether groups that were offered wait to be started."""
+        return bool(self._waiting or self._retrying)
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether more workers would start something at once that those there have no room for."""
+        if self._closed_for is not None or self._roster.freest() is not None:
+            return False
+        return bool(self._retrying) or self._may_start_new()
+
+    @property
     def wake_at(self) -> float | None:
         """When the machine wants to hear that time passed; None if it does not."""
         oldest = self._roster.oldest

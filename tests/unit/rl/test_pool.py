@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.blocking import MixedGroup, SleepyEnv
 from tests.fakes.environment import CountingGroup
 from tests.fakes.sampler import ScriptedSampler, SeededSampler
-from tinker_ray.errors import ActorLostError, StaleHandleError
+from tinker_ray.errors import ActorLostError, ConfigurationError, StaleHandleError
 from tinker_ray.rl.placement import PoolWorker
 from tinker_ray.rl.pool import LOSSES_PER_WORKER, RolloutPool
 from tinker_ray.rl.worker import LocalWorker
@@ -50,6 +50,18 @@ class GatedWorker(LocalWorker):
 
     async def close(self) -> None:
         self.is_closed = True
+
+
+class ClosingWorker(GatedWorker):
+    """Tells when it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed.set()
 
 
 class FailingWorker(LocalWorker):
@@ -253,3 +265,35 @@ async def test_a_pool_passes_on_its_time_limits_and_what_a_group_may_do_without(
         [group] = [group async for group in pool.run([builder], ONE)]
     assert ([0.0, 2.0], 1, [1]) == (group.get_total_rewards(), group.num_failed, done)
     assert "timeout" == group.rollout_errors[0].error_type
+
+
+async def test_a_pool_grows_while_groups_wait_for_room_and_shrinks_when_fewer_would_do() -> None:
+    workers: list[ClosingWorker] = []
+
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
+        workers.append(ClosingWorker())
+        return workers[-1]
+
+    pool = RolloutPool(
+        1, max_workers=3, shrink_after_s=0.0, groups_per_worker=2, open_worker=open_worker
+    )
+    async with pool, aclosing(pool.run(builders(8), ONE)) as groups:
+        first = asyncio.ensure_future(anext(groups))
+        while len(workers) < 3 or pool.in_flight < 6:  # noqa: ASYNC110 - until all of them work
+            await asyncio.sleep(0)
+        assert [False] * 3 == [worker.closed.is_set() for worker in workers]
+        for index in range(8):
+            for worker in workers:
+                worker.gate(index).set()
+        await first
+        async for _ in groups:
+            pass
+        for worker in workers[1:]:
+            await worker.closed.wait()
+        assert not workers[0].closed.is_set()
+    assert (pool.account.delivered, pool.account.open) == (8, 0)
+
+
+def test_fewer_workers_at_most_than_at_least_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="max_workers=1"):
+        RolloutPool(2, max_workers=1)
