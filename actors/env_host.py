@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 MAX_HANGING = 32
 """Threads that may hang before the worker gives itself up."""
+STUCK_S = 10.0
+"""Least time for which the event loop may be blocked before the worker gives itself up."""
 
 
 class EnvHost:
@@ -37,16 +39,23 @@ class EnvHost:
         name: Of the worker.
         threads: How many blocking calls may run at once.
         max_hanging: How many of them may hang before the worker gives itself up.
+        stuck_s: For how long at least the event loop may be blocked before it does so.
     """
 
     def __init__(
-        self, name: str, *, threads: int = MAX_THREADS, max_hanging: int = MAX_HANGING
+        self,
+        name: str,
+        *,
+        threads: int = MAX_THREADS,
+        max_hanging: int = MAX_HANGING,
+        stuck_s: float = STUCK_S,
     ) -> None:
         self._name = name
         self._loop = EnvLoop()
         self._threads = EnvThreads(threads)
         self._pace = EnvPace()
         self._max_hanging = max_hanging
+        self._may_block_s = stuck_s
         self._stuck_s = 0.0
 
     def __repr__(self) -> str:
@@ -64,7 +73,8 @@ class EnvHost:
         """
         self._check()
         running = asyncio.ensure_future(self._loop.run(self._in_turn(builder, policy, attempt)))
-        limit_s = _longest(attempt.timeouts)
+        longest_s = _longest(attempt.timeouts)
+        limit_s = None if longest_s is None else max(longest_s, self._may_block_s)
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=limit_s)

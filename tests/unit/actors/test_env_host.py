@@ -188,7 +188,7 @@ async def test_a_coroutine_that_blocks_the_loop_of_the_environments_ends_the_wor
             return await super().step(action)
 
     gate = threading.Event()
-    host = EnvHost("the host")
+    host = EnvHost("the host", stuck_s=SOON_S)
     with pytest.raises(ActorLostError, match="blocked its event loop"):
         await start(
             host, MixedGroup([1], size=1, others={0: Blocking([1])}), attempt(step_s=SOON_S)
