@@ -163,8 +163,8 @@ async def test_time_that_a_call_waits_for_a_thread_is_not_counted() -> None:
         second.gate.set()
         blocked = start(host, first)
         await entered(first, 1)
-        waiting = start(host, second, attempt(step_s=SOON_S, setup_s=SOON_S))
-        done, _ = await asyncio.wait({waiting}, timeout=3 * SOON_S)
+        waiting = start(host, second, attempt(step_s=3 * SOON_S, setup_s=3 * SOON_S))
+        done, _ = await asyncio.wait({waiting}, timeout=4 * SOON_S)
         assert set() == done
         first.gate.set()
         assert [[2.0], [2.0]] == [(await task).get_total_rewards() for task in (blocked, waiting)]
