@@ -50,6 +50,12 @@ def actor_pids() -> set[int]:
     return found
 
 
+def statements() -> int:
+    """The messages about limits that the session's actor has handled."""
+    overview = importlib.import_module("actors.overview").overview()
+    return sum(session.inventory["statements"] for session in overview.sessions)
+
+
 class Bare:
     """The two requests of a sample and nothing else."""
 
@@ -165,6 +171,8 @@ def main() -> None:
         "max_rss_growth_kb_per_sample": grown / len(many),
         "num_processes": 1 + len(pids),
     }
+    if options.client == "cluster":
+        report["statements"] = statements()
     print(json.dumps(report), flush=True)  # noqa: T201
     if options.client == "cluster":
         importlib.import_module("tinker_ray").shutdown()
