@@ -66,6 +66,11 @@ class ToyService:
     _results: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def dispatches(self) -> int:
+        """Sampling requests that are being accepted."""
+        return self._dispatches
+
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer one request at once, or with ``try_again``."""
         parts = path.removeprefix("/api/v1/").split("/")
