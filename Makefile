@@ -55,6 +55,8 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 	@$(BIN)/python -m tests.bench.bench_import --out tests/bench/results/import.json
 	@$(BIN)/python -m tests.bench.bench_sampling_clients --out tests/bench/results/sampling_clients.json
 	@$(BIN)/python -m tests.bench.bench_rollouts --local --out tests/bench/results/rollouts.json
+	@$(BIN)/python -m tests.bench.bench_limits --out tests/bench/results/limits.json
+	@$(BIN)/python -m tests.bench.bench_kills --out tests/bench/results/kills.json
 	@$(BIN)/python -m tests.bench.sim_scale --out tests/bench/results/scale.json
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print

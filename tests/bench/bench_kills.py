@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_kills [--samplers 1,4,8] [--seconds S] [--out FILE]
 
-100 permits at a service that takes 0.1 s to accept a sample, which is saturated all the time. It
+24 permits at a service that takes 0.25 s to accept a sample, which is saturated all the time. It
 counts how many requests it has to accept at once. A killed sampler's permits are lost for one TTL
 at most; a killed session grants nothing for one TTL, but takes over what is in use.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 from pathlib import Path
@@ -20,11 +21,12 @@ from typing import Any
 
 import ray
 
-from tests.fakes.under_kills import DISPATCH_S, UnderKills, run_under_kills
+from tests.fakes.under_kills import UnderKills, run_under_kills
 from tinker_ray.limits.permit import TTL_S
 
-PERMITS = 100
-START_S = 3.0
+PERMITS = 24
+DISPATCH_S = 0.25
+START_S = 8.0
 """The limits are not used up in the first moments: samplers begin with caution."""
 
 
@@ -39,7 +41,9 @@ def summary(seen: UnderKills) -> dict[str, Any]:
     back = []
     for at, kind in seen.kills:
         times = [when for when, count in seen.looks if when > at + 0.5 and count >= 0.95 * PERMITS]
-        back.append({"killed": kind, "full_again_after_s": round(min(times) - at, 2)})
+        back.append(
+            {"killed": kind, "full_again_after_s": round(min(times, default=math.inf) - at, 2)}
+        )
     return {
         "most_dispatches": seen.most_dispatches,
         "use_between": round(sum(calm) / len(calm), 4) if calm else None,
@@ -51,13 +55,15 @@ def summary(seen: UnderKills) -> dict[str, Any]:
 
 async def measure(samplers: int, seconds: float) -> dict[str, Any]:
     """Run one load with a sampler and the session killed in it."""
-    samples = int(PERMITS / DISPATCH_S * seconds)
+    samples = int(PERMITS / DISPATCH_S * (seconds - START_S / 2))
     seen = await run_under_kills(
         permits=PERMITS,
         samplers=samplers,
         samples=samples,
         kinds=["sampler", "session"],
         random=Random(samplers),
+        dispatch_s=DISPATCH_S,
+        at=[0.3, 0.6],
     )
     return summary(seen)
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.fakes.cluster_session import ClusterSession
 
 LOOK_S = 0.05
-DISPATCH_S = 0.1
 
 
 @dataclass
@@ -45,13 +44,25 @@ class UnderKills:
 
 
 async def run_under_kills(
-    *, permits: int, samplers: int, samples: int, kinds: Sequence[str], random: Random
+    *,
+    permits: int,
+    samplers: int,
+    samples: int,
+    kinds: Sequence[str],
+    random: Random,
+    dispatch_s: float = 0.1,
+    at: Sequence[float] | None = None,
 ) -> UnderKills:
-    """Ask for everything at once, and kill actors of the given kinds at moments of the work."""
-    toy = ToyService(dispatch_s=DISPATCH_S)
+    """Ask for everything at once, and kill actors of the given kinds at moments of the work.
+
+    The moments are random unless they are given, as parts of the work.
+    """
+    toy = ToyService(dispatch_s=dispatch_s)
     options = replace(OPTIONS, permits=permits, min_samplers=samplers, max_samplers=samplers)
     seen = UnderKills(permits)
     moments = sorted(random.sample(range(samples // 10, samples * 3 // 4), len(kinds)))
+    if at is not None:
+        moments = [int(part * samples) for part in at]
     print(f"kill {list(zip(moments, kinds, strict=True))} of {samples}")  # noqa: T201 - the story
     async with cluster_session(toy, options) as session:
         start = time.monotonic()

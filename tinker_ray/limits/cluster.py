@@ -46,6 +46,7 @@ class _Heard:
 
     serial: int
     num_rejected: int
+    num_accepted: int
     at_work: int
     at: float
     offset_s: float
@@ -87,9 +88,12 @@ class ClusterLimits:
         self.slots = PermitLedger(
             UNLIMITED if most_at_work is None else most_at_work,
             slots_ttl_s,
-            restarted_at=restarted_at,
+            # Whoever knows of a window says so with the first statement; then it takes longer.
+            restarted_at=None if restarted_at is None else restarted_at - slots_ttl_s + ttl_s,
         )
+        self._slots_return_at = -math.inf if restarted_at is None else restarted_at + slots_ttl_s
         self._heard: dict[str, _Heard] = {}
+        self._num_accepted = 0
         self._untold: dict[str, None] = {}
         self._told_until = -math.inf
         self._learn_at = math.inf
@@ -125,7 +129,9 @@ class ClusterLimits:
         slots = self.slots.claim(statement.slots, self._now)
         permits = self.permits.claim(_usable(statement, slots), self._now)
         self._untold.pop(holder, None)
-        return Ruling(holder, self.backoff.notice(self._now), permits, slots, self._window)
+        return Ruling(
+            holder, self.backoff.notice(self._now), permits, slots, self._window, self._borne
+        )
 
     def notices(self, now: float) -> list[Ruling]:
         """Return what processes have to be told that did not ask.
@@ -140,7 +146,7 @@ class ClusterLimits:
         self._untold = {}
         pause = self.backoff.notice(self._now)
         return [
-            Ruling(holder, pause, permits.get(holder), slots.get(holder), self._window)
+            Ruling(holder, pause, permits.get(holder), slots.get(holder), self._window, self._borne)
             for holder in told
         ]
 
@@ -175,6 +181,11 @@ class ClusterLimits:
         return self.slots.limit if self.window.is_known else 0
 
     @property
+    def _borne(self) -> int:
+        """The samples that the service has accepted, per process that takes part."""
+        return self._num_accepted // max(self.permits.num_holders, 1)
+
+    @property
     def _at_work(self) -> int:
         known = self.slots.holders
         return sum(heard.at_work for holder, heard in self._heard.items() if holder in known)
@@ -189,6 +200,8 @@ class ClusterLimits:
         self._tell_all()
         if statement.window and not self.window.is_known and math.isinf(self._learn_at):
             self.window.restore(statement.window, self._now)
+            self.slots.adopt(self._slots_return_at)
+        self._num_accepted += statement.num_accepted - (heard.num_accepted if heard else 0)
         before = heard.num_rejected if heard else 0
         is_news = heard is not None or pause.pause_s > 0
         if is_news and statement.num_rejected > before and math.isinf(self._learn_at):
@@ -198,6 +211,7 @@ class ClusterLimits:
         self._heard[statement.holder] = _Heard(
             statement.permits.serial,
             statement.num_rejected,
+            statement.num_accepted,
             statement.at_work,
             self._now,
             offset_s,

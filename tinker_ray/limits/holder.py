@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 CAUTIOUS = 8
 """Dispatches at once that are always risked before the service has ever said no."""
 CAUTIOUS_PART = 16
-"""Beyond them, one for so many that it has accepted: so few meet the first 429."""
+"""Beyond them, one for so many that it has accepted from this process, or from each on the average:
+so few meet the first 429."""
 GATHERING_S = 0.5
 """In a pause, so long a process waits for what is under way before it states what it has."""
 
@@ -61,6 +62,8 @@ class HolderLimits:
         self.window = 0
         self.num_rejected = 0
         self.num_accepted = 0
+        self._borne = 0
+        """The samples that the service has accepted from each process, as far as is known here."""
         self._queue = FairQueue()
         self._under_way: Counter[str] = Counter()
         self._dispatched: Counter[str] = Counter()
@@ -225,6 +228,7 @@ class HolderLimits:
             self._held_by_service if isinstance(self.state(now), Paused) else self.at_work,
             self.num_rejected,
             self.window,
+            self.num_accepted,
         )
 
     def apply(self, ruling: Ruling, now: float) -> None:
@@ -233,6 +237,7 @@ class HolderLimits:
             grant is not None and lease.apply(grant, now)
             for lease, grant in ((self.permits, ruling.permits), (self.slots, ruling.slots))
         )
+        self._borne = max(self._borne, ruling.num_accepted)
         if permits or slots:
             self.window = ruling.window
             bottleneck = self.permits if self.slots.unlimited else self.slots
@@ -278,7 +283,7 @@ class HolderLimits:
         return self.permits.available(now) > 0 and self.slots.available(now) > 0
 
     def _cautious_width(self) -> int:
-        return max(CAUTIOUS, self.num_accepted // CAUTIOUS_PART)
+        return max(CAUTIOUS, self.num_accepted // CAUTIOUS_PART, self._borne // CAUTIOUS_PART)
 
     def _wants(self, busy: Counter[str], waiting: int) -> list[Want]:
         """What could be used label by label, if so many more of those who wait may be sent."""

@@ -28,6 +28,7 @@ class Statement:
         at_work: Samples that the service has; in a pause those that it had when it began.
         num_rejected: The 429s that it ever met.
         window: The samples that the service can hold, as far as it knows; 0 if it does not.
+        num_accepted: The samples that the service ever accepted from it.
     """
 
     permits: Claim
@@ -37,6 +38,7 @@ class Statement:
     at_work: int = 0
     num_rejected: int = 0
     window: int = 0
+    num_accepted: int = 0
 
     @property
     def holder(self) -> str:
@@ -54,6 +56,8 @@ class Ruling:
         permits: To dispatch, if there is anything new.
         slots: Of the window, if there is anything new.
         window: The samples that the service can hold; 0 while that is not known.
+        num_accepted: The samples that the service ever accepted, per process: how much it is known
+            to bear.
     """
 
     holder: str
@@ -61,6 +65,7 @@ class Ruling:
     permits: Grant | None = None
     slots: Grant | None = None
     window: int = 0
+    num_accepted: int = 0
 
     def after(self, older: Ruling | None) -> Ruling:
         """Return one that says what this one and an older one, which was not told yet, say."""
