@@ -54,6 +54,8 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 	@$(BIN)/python -m tests.bench.bench_latency --out tests/bench/results/latency.json
 	@$(BIN)/python -m tests.bench.bench_import --out tests/bench/results/import.json
 	@$(BIN)/python -m tests.bench.bench_sampling_clients --out tests/bench/results/sampling_clients.json
+	@$(BIN)/python -m tests.bench.bench_training_clients --out tests/bench/results/training_clients.json
+	@$(BIN)/python -m tests.bench.bench_in_flight --out tests/bench/results/in_flight.json
 	@$(BIN)/python -m tests.bench.bench_rollouts --local --out tests/bench/results/rollouts.json
 	@$(BIN)/python -m tests.bench.bench_limits --out tests/bench/results/limits.json
 	@$(BIN)/python -m tests.bench.bench_kills --out tests/bench/results/kills.json

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,3 +27,10 @@ def stub_service(*options: str) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+def ask(base_url: str, path: str) -> dict[str, Any]:
+    """Ask the service something small, such as for its ``stats``."""
+    with urllib.request.urlopen(f"{base_url}/api/v1/{path}") as answer:  # noqa: S310 - our own
+        found: dict[str, Any] = json.loads(answer.read())
+    return found

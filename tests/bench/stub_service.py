@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import socket
 import sys
 import time
@@ -224,7 +225,7 @@ class StubService:
             plain, protobuf = zstandard.decompress(content), True
         request = codec.decode_forward_backward(plain, codec.PROTOBUF if protobuf else codec.JSON)
         outputs = [
-            {"logprobs": TensorData(np.full(datum.model_input.length, -0.5, np.float32))}
+            {"logprobs": TensorData(np.full(datum.model_input.length, -0.5), "float32")}
             for datum in request.data
         ]
         request_id = f"r{next(self._numbers)}"
@@ -259,11 +260,13 @@ class StubService:
 
     def _known(self, path: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == "client/config":
-            return {"parallel_fwdbwd_chunks": False, **self.behaviour.flags}
+            config = {"parallel_fwdbwd_chunks": False, "proto_compress_fwdbwd": False}
+            return {**config, **self.behaviour.flags}
         session = body.get("session_id", "s")
         number = next(self._numbers)
         rules: dict[str, Any] = {
-            "create_session": lambda: {"session_id": f"s{number}"},
+            # Of one length, so that what different clients send can be compared to the byte.
+            "create_session": lambda: {"session_id": f"s{os.getpid():07d}{number:07d}"},
             "create_sampling_session": lambda: {
                 "sampling_session_id": f"{session}:sample:{number}"
             },
