@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).parents[2]
 MODES = ("local", "cluster")
 EVERY_S = 0.5
 FLAGS = {"sample_max_concurrent_requests": 20_000, "sample_dispatch_bytes_semaphore_size": 1 << 30}
-"""The service allows all of them at once, so that they are at work and do not wait for each other."""
+"""The service allows all of them at once."""
 
 
 def pss_kib(pid: int) -> int:
@@ -154,7 +154,7 @@ def load(base_url: str, mode: str, samples: int, tokens: int) -> dict[str, Any]:
 
 def measure(mode: str, samples: int, tokens: int, latency_s: float) -> dict[str, Any]:
     """Draw in a process of its own, from a service of its own."""
-    with stubask("--latency", str(latency_s), "--flags", json.dumps(FLAGS)) as base_url:
+    with stub_service("--latency", str(latency_s), "--flags", json.dumps(FLAGS)) as base_url:
         command = [sys.executable, "-m", "tests.bench.bench_in_flight", "--load", base_url]
         command += ["--modes", mode, "--samples", str(samples), "--tokens", str(tokens)]
         outcome = subprocess.run(
