@@ -29,6 +29,10 @@ class ImprovingSampler:
 
     version: int
 
+    def with_label(self, label: str, weight: float) -> ImprovingSampler:
+        del label, weight
+        return self
+
     async def sample_async(
         self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
     ) -> SampleResponse:
@@ -44,7 +48,9 @@ class FakeTraining:
 
     version: int = 0
     fail_at: int | None = None
+    error: Exception = field(default_factory=lambda: ConnectionError("the driver is gone"))
     batches: list[list[list[int]]] = field(default_factory=list)
+    batches_before: list[int] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
 
     def forward_backward(
@@ -55,7 +61,7 @@ class FakeTraining:
     ) -> Awaitable[ForwardBackwardOutput]:
         del loss_fn, loss_fn_config
         if self.version == self.fail_at:
-            raise ConnectionError("the driver is gone")
+            raise self.error
         self.batches.append([datum.model_input.to_ints() for datum in data])
         outputs = [{"logprobs": datum.loss_fn_inputs["logprobs"]} for datum in data]
         return _done(ForwardBackwardOutput("fake", outputs, {"loss:sum": float(len(data))}))
@@ -63,7 +69,16 @@ class FakeTraining:
     def optim_step(self, adam_params: AdamParams) -> Awaitable[OptimStepResponse]:
         del adam_params
         self.version += 1
+        self.batches_before.append(len(self.batches))
         return _done(OptimStepResponse())
+
+    def steps(self) -> list[list[list[int]]]:
+        """Return what each optimizer step was made of."""
+        begins = [0, *self.batches_before]
+        return [
+            [datum for batch in self.batches[begin:end] for datum in batch]
+            for begin, end in zip(begins, self.batches_before, strict=False)
+        ]
 
     def save_state(self, name: str) -> Awaitable[SaveWeightsResponse]:
         self.saved.append(name)

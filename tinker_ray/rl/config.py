@@ -9,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.logger import TrackerNames
@@ -36,6 +36,16 @@ class RunConfig(BaseModel):
         rank: Of the LoRA adapter.
         learning_rate: Of AdamW, at the first step.
         learning_rate_end: The share of it that is left at the last step; it falls evenly.
+        max_staleness: By how many steps the weights that drew a group may be older than those that
+            it trains; rollouts go on while training. None is the synchronous loop. 0 gives the same
+            numbers, but evaluations do not hold the rollouts up.
+        oversample: Groups that run beyond those that a step needs; the slowest are cancelled. Only
+            with ``max_staleness``.
+        substeps: Optimizer steps per batch, each on an equal share of its groups.
+        minibatches: Calls of forward_backward per optimizer step. With more than one, each is sent
+            as soon as its groups are there, and the gradients add up to those of one call.
+        kl_coefficient: How much the log ratio to the base model counts against the advantage of
+            each token; 0 asks for no reference.
         loss_fn: The policy-gradient loss.
         loss_fn_config: Its settings, such as clip thresholds.
         eval_every: Steps between evaluations; 0 evaluates before and after only.
@@ -64,6 +74,11 @@ class RunConfig(BaseModel):
     rank: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     learning_rate_end: float = Field(default=0.1, ge=0, le=1)
+    max_staleness: int | None = Field(default=None, ge=0)
+    oversample: int = Field(default=0, ge=0)
+    substeps: int = Field(default=1, ge=1)
+    minibatches: int = Field(default=1, ge=1)
+    kl_coefficient: float = Field(default=0.0, ge=0)
     loss_fn: PolicyLoss = "importance_sampling"
     loss_fn_config: dict[str, float] = Field(default_factory=dict)
     eval_every: int = Field(default=5, ge=0)
@@ -75,6 +90,14 @@ class RunConfig(BaseModel):
     groups_per_worker: int = Field(default=32, ge=1)
     keep_checkpoints: int | None = Field(default=None, ge=1)
     loggers: TrackerNames = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.oversample and self.max_staleness is None:
+            raise ValueError(
+                f"oversample={self.oversample} needs max_staleness: 0 keeps the run on-policy"
+            )
+        return self
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

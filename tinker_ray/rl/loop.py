@@ -1,63 +1,49 @@
-"""The synchronous policy-gradient loop: rollouts, advantages, an optimizer step, new weights.
+"""The policy-gradient loop: groups, an update, a line in the record, now and then a checkpoint.
 
-Knows clients, a pool and a run directory; neither Ray nor signals. Invariant: each batch is drawn
-with exactly the weights that it then trains, and all draws follow from the seed and the step, so
-that a resumed run goes on as the interrupted one would have.
+Whether it is synchronous is a matter of its source of groups. Knows clients, a pool and a run
+directory; neither Ray nor signals. Invariant: what the run directory says of steps and groups is
+what the checkpoint of its manifest holds, or is taken back before the run goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.training import TrainingClient
+from tinker_ray.errors import APIStatusError, RequestFailedError, TinkerError
 from tinker_ray.rl.config import RunConfig
-from tinker_ray.rl.measure import Measure, kl_sample_train, measure
+from tinker_ray.rl.evaluation import Evaluator
+from tinker_ray.rl.measure import measure
 from tinker_ray.rl.outcome import FinishedGroup
+from tinker_ray.rl.policy import LivePolicy
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import StepRecord, Summary
+from tinker_ray.rl.reference_kl import ReferencePenalty
 from tinker_ray.rl.run_directory import RunDirectory
-from tinker_ray.rl.transcript import Decode, first_of_each, render
-from tinker_ray.rollouts import (
-    Dataset,
-    EnvGroupBuilder,
-    RolloutFailedError,
-    RolloutParams,
-    center,
-    derive_seed,
-)
-from tinker_ray.rollouts.datum import from_groups
-from tinker_ray.rollouts.event import kind_of
-from tinker_ray.telemetry import names
-from tinker_ray.telemetry.trace import span
-from tinker_ray.types import AdamParams
+from tinker_ray.rl.source import BatchSource, GroupSource, StreamSource
+from tinker_ray.rl.transcript import Decode, render
+from tinker_ray.rl.update import Update, Updater
+from tinker_ray.rollouts import Dataset
 
-SHOWN_EXCERPTS = 6
+LABEL = "train"
+WEIGHT = 3.0
+"""What training's rollouts get of scarce permits, beside evaluation's."""
 
+MAX_RESTORES = 3
+"""How often in a row a model may be lost without a checkpoint in between."""
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What one optimizer step did.
-
-    Attributes:
-        sampler: Samples from the new weights.
-        loss: Of the batch, before the step.
-        kl_sample_train: Between the sampler and the trainer, on the batch.
-    """
-
-    sampler: SamplingClient
-    loss: float = 0.0
-    kl_sample_train: float = 0.0
+Reopen = Callable[[TrainingClient, TinkerError], Awaitable[TrainingClient | None]]
+"""Opens the last checkpoint if an error means that a model is lost; None if it does not."""
 
 
 class Loop:
     """One run, from its first missing step to its summary."""
 
-    def __init__(  # noqa: PLR0913 - the parts of a run, none of them optional
+    def __init__(  # noqa: PLR0913 - the parts of a run
         self,
         config: RunConfig,
         *,
@@ -68,6 +54,8 @@ class Loop:
         progress: Progress,
         decode: Decode,
         mode: str,
+        penalty: ReferencePenalty | None = None,
+        reopen: Reopen | None = None,
     ) -> None:
         self._config = config
         self._dataset = dataset
@@ -77,6 +65,17 @@ class Loop:
         self._progress = progress
         self._decode = decode
         self._mode = mode
+        self._penalty = penalty
+        self._reopen = reopen
+        self._restores = 0
+        self._evaluator = Evaluator(
+            config,
+            dataset=dataset,
+            pool=pool,
+            directory=directory,
+            progress=progress,
+            decode=decode,
+        )
         self._began_s = time.monotonic() - directory.manifest.seconds
 
     async def run(self) -> Summary:
@@ -86,137 +85,118 @@ class Loop:
             RolloutFailedError: Not one group of a batch came to its end.
             TinkerError: The service failed.
         """
-        sampler = await self._training.save_weights_and_get_sampling_client_async()
-        await self._measure_before(sampler)
-        accuracy: float | None = None
-        for step in range(self._directory.manifest.steps_done, self._config.steps):
-            record, sampler = await self._step(step, sampler)
-            accuracy = record.eval_accuracy
-            self._directory.append_step(record)
-            self._progress.step(record, self._config.steps)
-            reached = self._reaches_target(accuracy)
-            if reached or self._is_due(step, self._config.checkpoint_every):
-                await self._checkpoint(step + 1)
-            if reached:
-                break
-        return await self._finish(sampler)
+        while True:
+            try:
+                sampler = await self._training.save_weights_and_get_sampling_client_async()
+                await self._measure_before(sampler)
+                return await self._finish(await self._train(sampler))
+            except (APIStatusError, RequestFailedError) as error:
+                await self._restore(error)
 
     async def _measure_before(self, sampler: SamplingClient) -> None:
         manifest = self._directory.manifest
         if manifest.accuracy_before is None:
-            groups, measured = await self._evaluate(sampler, "before")
+            measured = await self._evaluator.evaluate(sampler, "before")
             self._directory.write_manifest(
                 manifest.model_copy(update={"accuracy_before": measured.accuracy})
             )
             self._progress.say(f"held-out accuracy before training: {measured.accuracy:.3f}")
-            self._show("before training", groups)
 
-    async def _step(self, step: int, sampler: SamplingClient) -> tuple[StepRecord, SamplingClient]:
+    async def _train(self, sampler: SamplingClient) -> SamplingClient:
+        records = self._directory.steps()
+        if records and self._reaches_target(records[-1].eval_accuracy):
+            return sampler  # cut off between its last checkpoint and its summary
+        first = self._directory.manifest.steps_done
+        updater = Updater(self._config, self._training, self._penalty)
+        async with aclosing(self._open_source(sampler, first)) as source:
+            for step in range(first, self._config.steps):
+                record, sampler = await self._step(step, sampler, source, updater)
+                self._directory.append_step(record)
+                self._progress.step(record, self._config.steps)
+                reached = self._reaches_target(record.eval_accuracy)
+                if reached or self._is_due(step, self._config.checkpoint_every):
+                    await self._checkpoint(step + 1)
+                if reached:
+                    break
+        return sampler
+
+    def _open_source(self, sampler: SamplingClient, version: int) -> GroupSource:
+        policy = LivePolicy(sampler.with_label(LABEL, WEIGHT), version)
+        if self._config.max_staleness is None:
+            return BatchSource(self._config, self._dataset, self._pool, policy)
+        ended = self._directory.groups()
+        return StreamSource(self._config, self._dataset, self._pool, policy, ended)
+
+    async def _step(
+        self, step: int, sampler: SamplingClient, source: GroupSource, updater: Updater
+    ) -> tuple[StepRecord, SamplingClient]:
         began_s = time.monotonic()
-        groups = await self._roll_out(step, sampler)
-        measured, account = measure(groups), self._pool.account
-        rolled_out_s = time.monotonic()
-        update, num_constant_groups = await self._update(step, sampler, groups)
+        update = await updater.train(step, self._watched(step, source), source.groups_per_step)
+        source.ledger.require_groups()
+        sampler = update.sampler or sampler
+        source.publish(sampler.with_label(LABEL, WEIGHT), step + 1)
         ended_s = time.monotonic()
-        eval_accuracy: float | None = None
+        record = self._record(step, update, source, began_s, ended_s)
+        self._write_transcript(step, update)
         if self._config.eval_every and self._is_due(step, self._config.eval_every):
-            _, evaluated = await self._evaluate(update.sampler, f"eval-{step + 1:04d}")
-            eval_accuracy = evaluated.accuracy
+            evaluated = await self._evaluator.evaluate(sampler, f"eval-{step + 1:04d}")
+            record = record.model_copy(update={"eval_accuracy": evaluated.accuracy})
+        return record, sampler
+
+    async def _watched(self, step: int, source: GroupSource) -> AsyncIterator[FinishedGroup]:
+        what = f"step {step + 1}/{self._config.steps}"
+        count = 0
+        async with aclosing(source.groups(step)) as groups:
+            async for group in groups:
+                count += 1
+                in_flight = self._pool.in_flight
+                self._progress.status(
+                    f"{what}: rollouts {count}/{source.groups_per_step}, {in_flight} in flight"
+                )
+                yield group
+        self._progress.status(f"{what}: training")
+
+    def _record(
+        self, step: int, update: Update, source: GroupSource, began_s: float, ended_s: float
+    ) -> StepRecord:
+        """Write down a step and its groups."""
+        measured, ledger = measure(update.groups), source.ledger
+        ages = [step - group.version for group in update.groups]
+        ended = ledger.close(step)
+        self._directory.append_groups(ended)
         return StepRecord(
             step=step + 1,
             reward=measured.reward,
             accuracy=measured.accuracy,
-            eval_accuracy=eval_accuracy,
             entropy=measured.entropy,
             kl_sample_train=update.kl_sample_train,
             loss=update.loss,
-            num_constant_groups=num_constant_groups,
-            num_dropped_groups=account.dropped.total(),
+            kl_reference=update.kl_reference,
+            staleness_mean=sum(ages) / len(ages),
+            staleness_max=max(ages),
+            num_constant_groups=update.num_constant_groups,
+            num_dropped_groups=sum(record.dropped is not None for record in ended),
             num_tokens=measured.num_tokens,
             tokens_per_s=measured.num_tokens / (ended_s - began_s),
-            peak_in_flight=account.peak_in_flight,
-            rollout_s=rolled_out_s - began_s,
-            train_s=ended_s - rolled_out_s,
+            peak_in_flight=ledger.peak_in_flight,
+            rollout_s=update.gathered_s - began_s,
+            train_s=ended_s - update.gathered_s,
             step_s=ended_s - began_s,
-        ), update.sampler
-
-    async def _roll_out(self, step: int, sampler: SamplingClient) -> list[FinishedGroup]:
-        params = RolloutParams(
-            max_tokens=self._config.max_tokens,
-            temperature=self._config.temperature,
-            seed=derive_seed(self._config.seed, "rollout", step),
+            selection=ledger.selection.take().metrics(),
         )
-        what = f"step {step + 1}/{self._config.steps}: rollouts"
-        groups = await self._gather(self._dataset.batch(step), sampler, params, what)
-        title = f"step {step + 1}, drawn with the weights of step {step}"
-        self._directory.write_transcript(
-            f"step-{step + 1:04d}", render(title, groups, self._decode)
-        )
-        return groups
 
-    async def _gather(
-        self,
-        builders: Sequence[EnvGroupBuilder],
-        sampler: SamplingClient,
-        params: RolloutParams,
-        what: str,
-    ) -> list[FinishedGroup]:
-        """Run groups and put them into the order of their builders, so that sums do not vary."""
-        groups: list[FinishedGroup] = []
-        async for group in self._pool.run(builders, sampler, params):
-            groups.append(group)
-            in_flight = self._pool.in_flight
-            self._progress.status(f"{what} {len(groups)}/{len(builders)}, {in_flight} in flight")
-        if not groups:
-            reason, detail = next(iter(self._pool.account.details.items()))
-            raise RolloutFailedError(kind=kind_of(reason), stage="every rollout", detail=detail)
-        return sorted(groups, key=lambda group: group.index)
-
-    async def _update(
-        self, step: int, sampler: SamplingClient, groups: Sequence[FinishedGroup]
-    ) -> tuple[Update, int]:
-        advantages = center(groups)
-        data = from_groups(groups, advantages)
-        if not data:
-            return Update(sampler), advantages.num_constant_groups
-        self._progress.status(f"step {step + 1}/{self._config.steps}: training")
-        links = [group.carrier for group in groups if group.carrier]
-        with span(names.TRAIN_STEP, attributes={names.STEP: step + 1}, links=links):
-            output, _, new_sampler = await asyncio.gather(
-                self._training.forward_backward(
-                    data, self._config.loss_fn, self._config.loss_fn_config or None
-                ),
-                self._training.optim_step(
-                    AdamParams(learning_rate=self._config.learning_rate_at(step))
-                ),
-                self._training.save_weights_and_get_sampling_client_async(),
-            )
-        update = Update(
-            new_sampler, output.metrics.get("loss:sum", 0.0), kl_sample_train(data, output)
-        )
-        return update, advantages.num_constant_groups
-
-    async def _evaluate(
-        self, sampler: SamplingClient, name: str
-    ) -> tuple[list[FinishedGroup], Measure]:
-        """Draw at temperature 1 on held-out problems.
-
-        The evaluations before and after the run share their seeds; those on the way have others, so
-        that a run which ends at one of them is judged by fresh draws.
-        """
-        place = "ends" if name in {"before", "after"} else "steps"
-        params = RolloutParams(
-            max_tokens=self._config.max_tokens, seed=derive_seed(self._config.seed, "eval", place)
-        )
-        groups = await self._gather(self._dataset.held_out(), sampler, params, f"evaluation {name}")
-        self._directory.write_transcript(name, render(f"held out, {name}", groups, self._decode))
-        return groups, measure(groups)
+    def _write_transcript(self, step: int, update: Update) -> None:
+        versions = sorted({group.version for group in update.groups})
+        title = f"step {step + 1}, drawn with the weights of step {', '.join(map(str, versions))}"
+        text = render(title, update.groups, self._decode)
+        self._directory.write_transcript(f"step-{step + 1:04d}", text)
 
     async def _checkpoint(self, steps_done: int) -> None:
         if self._directory.manifest.steps_done == steps_done:
             return
         self._progress.status(f"step {steps_done}/{self._config.steps}: checkpoint")
         saved = await self._training.save_state(f"step-{steps_done:04d}")
+        self._restores = 0
         self._directory.append_checkpoint(steps_done, saved.path)
         self._directory.write_manifest(
             self._directory.manifest.model_copy(
@@ -229,15 +209,29 @@ class Loop:
         )
         await self._directory.delete_superfluous_checkpoints()
 
+    async def _restore(self, error: TinkerError) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            TinkerError: The error again, if it is no matter of the model, or that did not help.
+        """
+        if self._reopen is None or self._restores == MAX_RESTORES:
+            raise error
+        reopened = await self._reopen(self._training, error)
+        if reopened is None:
+            raise error
+        self._restores += 1
+        self._training = reopened
+
     async def _finish(self, sampler: SamplingClient) -> Summary:
         records = self._directory.steps()
         steps_done = records[-1].step if records else self._directory.manifest.steps_done
         await self._checkpoint(steps_done)
-        groups, measured = await self._evaluate(sampler, "after")
-        self._show("after training", groups)
+        measured = await self._evaluator.evaluate(sampler, "after")
         manifest = self._directory.manifest
+        self._directory.write_staleness()
         self._directory.plot()
-        self._directory.plot_metrics()
+        self._directory.plot_metrics(self._directory.staleness())
         summary = Summary(
             accuracy_before=manifest.accuracy_before or 0.0,
             accuracy_after=measured.accuracy,
@@ -253,10 +247,6 @@ class Loop:
         self._directory.write_summary(summary)
         self._directory.write_manifest(manifest.model_copy(update={"finished": True}))
         return summary
-
-    def _show(self, when: str, groups: Sequence[FinishedGroup]) -> None:
-        excerpts = first_of_each(groups, self._decode, SHOWN_EXCERPTS)
-        self._progress.excerpts(f"held-out problems, {when}:", excerpts)
 
     def _is_due(self, step: int, every: int) -> bool:
         return (step + 1) % every == 0 or step + 1 == self._config.steps

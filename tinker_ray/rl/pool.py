@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -178,6 +179,7 @@ class RolloutPool:
         *,
         pacing: Pacing | None = None,
         first_index: int = 0,
+        indices: Iterable[int] | None = None,
         on_drop: OnDrop | None = None,
     ) -> AsyncGenerator[FinishedGroup]:
         """Run a group of environments per builder and yield the groups as they finish.
@@ -192,6 +194,7 @@ class RolloutPool:
             params: How actions are drawn; the seed of a group follows from its index.
             pacing: How groups keep step with training; None starts them as there is room.
             first_index: The number of the first builder.
+            indices: The numbers of the builders, ascending, where they do not follow each other.
             on_drop: Called with each group that will not come.
 
         Raises:
@@ -209,7 +212,7 @@ class RolloutPool:
             replace(
                 self._options,
                 params=params or RolloutParams(),
-                first_index=first_index,
+                indices=itertools.count(first_index) if indices is None else indices,
                 on_drop=on_drop,
             ),
             dispatcher=self._dispatcher(Pace(pacing, live.version)),

@@ -1,4 +1,4 @@
-"""What a run writes down: a line per step, its place for a resume, and the summary at its end.
+"""What a run writes down: a line per step and group, its place for a resume, the summary.
 
 Knows nothing of files. Invariant: all of it is JSON of plain numbers and strings.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class _Record(BaseModel):
@@ -28,6 +28,10 @@ class StepRecord(_Record):
         entropy: Per token, estimated from the sampled logprobs.
         kl_sample_train: Between sampler and trainer, estimated on the batch.
         loss: The batch's loss as the service reports it.
+        kl_reference: Mean over the sampled tokens of the log ratio to the base model; None without
+            a ``kl_coefficient``.
+        staleness_mean: Optimizer steps between the weights that drew a group and those it trained.
+        staleness_max: The highest.
         num_constant_groups: Groups that taught nothing, since all their episodes earned the same.
         num_dropped_groups: Groups that did not come.
         num_tokens: Sampled tokens.
@@ -36,6 +40,8 @@ class StepRecord(_Record):
         rollout_s: Time for the rollouts.
         train_s: Time for forward_backward, optim_step and the new sampling client.
         step_s: Time for all of the step, evaluation excluded.
+        selection: What was kept and what was cut (see
+            :meth:`tinker_ray.rollouts.SelectionAccount.metrics`).
     """
 
     step: int
@@ -45,6 +51,9 @@ class StepRecord(_Record):
     entropy: float
     kl_sample_train: float
     loss: float
+    kl_reference: float | None = None
+    staleness_mean: float = 0.0
+    staleness_max: int = 0
     num_constant_groups: int
     num_dropped_groups: int
     num_tokens: int
@@ -53,6 +62,7 @@ class StepRecord(_Record):
     rollout_s: float
     train_s: float
     step_s: float
+    selection: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -64,11 +74,32 @@ class StepRecord(_Record):
         return math.nan if value is None and is_required else value
 
 
+class GroupRecord(_Record):
+    """One line of ``groups.jsonl``: a group that was trained on, or will not come.
+
+    Attributes:
+        step: At which it was trained on, or during which it was dropped, from 1.
+        index: Its number in the run: the same problem and seed whenever it is run.
+        key: Of its builder (see :func:`tinker_ray.rollouts.quarantine.key_of`).
+        attempt: How many attempts had failed before; for a dropped group, how many there were.
+        version: Optimizer steps in the weights that drew it; None for a dropped group.
+        dropped: Why it was not trained on; None if it was.
+    """
+
+    step: int
+    index: int
+    key: str | None = None
+    attempt: int = 0
+    version: int | None = None
+    dropped: str | None = None
+
+
 class Manifest(_Record):
     """Where a run stands: enough to go on with it.
 
-    All draws and problems follow from the seed and the step, so the step is the cursor of the
-    dataset and the state of every random generator at once.
+    All draws and problems follow from the seed and the number of a group. So the groups of
+    ``groups.jsonl`` up to ``steps_done`` are the cursor of the dataset and the state of every
+    random generator at once: what is not among them is run, or run again.
 
     Attributes:
         steps_done: Optimizer steps in the checkpoint.

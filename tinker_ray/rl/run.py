@@ -8,8 +8,9 @@ is.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -72,7 +73,7 @@ class RunOptions:
         params: How actions are drawn; the seed is that of the run.
         timeouts: How long stages may take.
         min_episodes: How many episodes of a group have to come to their end; None wants all.
-        first_index: The number of the first group.
+        indices: The numbers of the groups, ascending; at least as many as there are builders.
         on_drop: Hears of groups that will not come.
         quarantine: Of the pool.
     """
@@ -80,7 +81,7 @@ class RunOptions:
     params: RolloutParams = field(default_factory=RolloutParams)
     timeouts: Timeouts = UNLIMITED
     min_episodes: int | None = None
-    first_index: int = 0
+    indices: Iterable[int] = field(default_factory=itertools.count)
     on_drop: OnDrop | None = None
     quarantine: Quarantine = field(default_factory=Quarantine)
 
@@ -136,10 +137,10 @@ class Run:
         self._clock = asyncio.get_running_loop().time
         self._timer: asyncio.TimerHandle | None = None
         self._offering: asyncio.Handle | None = None
-        self._next_index = options.first_index
+        self._indices = iter(options.indices)
         self._is_begun = False
         self._is_exhausted = False
-        self._error: TinkerError | None = None
+        self._error: Exception | None = None
 
     def __repr__(self) -> str:
         """Show the dispatcher's state."""
@@ -255,12 +256,15 @@ class Run:
         self._awake.set()
 
     def _offer_next(self) -> None:
-        builder = next(self._builders, None)
+        try:
+            builder = next(self._builders, None)
+        except Exception as error:  # noqa: BLE001 - a border: the consumer's own iterable
+            self._error = error
+            builder = None
         if builder is None:
             self._is_exhausted = True
             return
-        index = self._next_index
-        self._next_index += 1
+        index = next(self._indices)
         self._open_builders[index] = builder
         key = key_of(builder) if self._options.quarantine.has_suspects else None
         self._obey(self._dispatcher.handle(GroupOffered(index, key), self._clock()))

@@ -10,7 +10,8 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
@@ -20,10 +21,12 @@ from pydantic import BaseModel, ValidationError
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.logger import Logger, numbers_of
 from tinker_ray.rl.plot import plot_metrics, plot_reward
-from tinker_ray.rl.record import Manifest, StepRecord
+from tinker_ray.rl.record import GroupRecord, Manifest, StepRecord
 from tinker_ray.rl.retention import Retention
 
 LATEST = "latest"
+ROLLED_BACK = ("metrics.jsonl", "groups.jsonl")
+"""What speaks of single steps."""
 R = TypeVar("R")
 
 
@@ -66,7 +69,29 @@ class RunDirectory:
         """Add a line to ``metrics.jsonl``, and tell the logger."""
         _append(self.path / "metrics.jsonl", record.model_dump_json())
         if self.logger is not None:
-            self.logger.log(record.step, numbers_of(record.model_dump()))
+            self.logger.log(record.step, numbers_of(record.model_dump()) | record.selection)
+
+    def append_groups(self, records: Sequence[GroupRecord]) -> None:
+        """Add lines to ``groups.jsonl``."""
+        if records:
+            lines = "\n".join(record.model_dump_json(exclude_none=True) for record in records)
+            _append(self.path / "groups.jsonl", lines)
+
+    def groups(self) -> list[GroupRecord]:
+        """Read ``groups.jsonl``."""
+        lines = _lines(self.path / "groups.jsonl")
+        return [GroupRecord.model_validate_json(line) for line in lines]
+
+    def staleness(self) -> dict[int, int]:
+        """Count the groups that were trained on, by how many steps old their weights were."""
+        ages = Counter(
+            group.step - 1 - group.version for group in self.groups() if group.version is not None
+        )
+        return dict(sorted(ages.items()))
+
+    def write_staleness(self) -> None:
+        """Write ``staleness.json``: the number of groups by age."""
+        _replace(self.path / "staleness.json", json.dumps(self.staleness()) + "\n")
 
     def append_checkpoint(self, steps_done: int, checkpoint: str) -> None:
         """Add a line to ``checkpoints.jsonl``."""
@@ -82,19 +107,19 @@ class RunDirectory:
 
     def steps(self) -> list[StepRecord]:
         """Read ``metrics.jsonl``."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = _lines(self.path / "metrics.jsonl")
         return [StepRecord.model_validate_json(line) for line in lines]
 
     def forget_after(self, steps_done: int) -> None:
-        """Remove the metrics of steps that the checkpoint does not contain: they are run again.
+        """Remove what is written of steps that the checkpoint does not contain: they are run again.
 
         A line that a crash cut off is one of them.
         """
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= steps_done]
-        _replace(path, "".join(f"{line}\n" for line in kept))
+        for name in ROLLED_BACK:
+            path = self.path / name
+            if path.exists():
+                kept = [line for line in _lines(path) if _step_of(line) <= steps_done]
+                _replace(path, "".join(f"{line}\n" for line in kept))
 
     def rows(self) -> list[dict[str, Any]]:
         """Read ``metrics.jsonl`` as it is, whatever kind of run wrote it."""
@@ -195,8 +220,11 @@ def _resume(config: SeededConfig, path: Path) -> RunDirectory | None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in _lines(path)]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _step_of(line: str) -> float:
@@ -252,3 +280,5 @@ def _replace(path: Path, text: str) -> None:
 def _append(path: Path, line: str) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())

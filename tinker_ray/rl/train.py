@@ -12,15 +12,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from tinker_ray.clients.service import ServiceClient
-from tinker_ray.clients.training import TrainingClient
-from tinker_ray.errors import ConfigurationError, NotFoundError, RequestFailedError
+from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.adder import AdderDataset, Tokenizer
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.logger import open_loggers
 from tinker_ray.rl.loop import Loop
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
-from tinker_ray.rl.record import Manifest, Summary
+from tinker_ray.rl.record import Summary
+from tinker_ray.rl.reference_kl import ReferencePenalty
+from tinker_ray.rl.restore import ModelStore
 from tinker_ray.rl.retention import KeepRule, Retention, ServiceStore, saved_by
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rollouts import Dataset
@@ -54,11 +55,11 @@ async def train(
     directory.logger = open_loggers(config.loggers, directory.path, config=settings)
     progress.status(f"connecting to {config.base_url}")
     async with ServiceClient(base_url=config.base_url) as service:
-        training = await _open_training(service, config, directory, progress)
+        store = ModelStore(service, config, directory, progress)
+        training = await store.open()
         tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
-        pool = RolloutPool(config.workers, groups_per_worker=config.groups_per_worker)
         directory.retention = _kept_by_accuracy(service, config, directory)
-        async with pool:
+        async with RolloutPool(config.workers, groups_per_worker=config.groups_per_worker) as pool:
             loop = Loop(
                 config,
                 dataset=make_dataset(config, tokenizer),
@@ -68,8 +69,17 @@ async def train(
                 progress=progress,
                 decode=tokenizer.decode,
                 mode=mode,
+                penalty=await _penalty(service, config),
+                reopen=store.reopen,
             )
             return await loop.run()
+
+
+async def _penalty(service: ServiceClient, config: RunConfig) -> ReferencePenalty | None:
+    if config.kl_coefficient == 0:
+        return None
+    reference = await service.create_sampling_client_async(base_model=config.base_model)
+    return ReferencePenalty(reference, config.kl_coefficient)
 
 
 def _kept_by_accuracy(
@@ -78,28 +88,6 @@ def _kept_by_accuracy(
     store = ServiceStore(service.create_rest_client(), service.holder.get_session_id())
     saved = saved_by(directory.checkpoints(), directory.rows(), lambda row: row["eval_accuracy"])
     return Retention(KeepRule(config.keep_checkpoints), store, saved)
-
-
-async def _open_training(
-    service: ServiceClient, config: RunConfig, directory: RunDirectory, progress: Progress
-) -> TrainingClient:
-    manifest = directory.manifest
-    if manifest.checkpoint is not None:
-        try:
-            training = await service.create_training_client_from_state_with_optimizer_async(
-                manifest.checkpoint
-            )
-        except (NotFoundError, RequestFailedError) as error:
-            progress.say(f"the checkpoint {manifest.checkpoint} is gone ({error}): beginning anew")
-            directory.write_manifest(Manifest())
-            directory.forget_after(0)
-        else:
-            progress.say(f"going on after step {manifest.steps_done} from {manifest.checkpoint}")
-            directory.write_manifest(manifest.model_copy(update={"resumes": manifest.resumes + 1}))
-            return training
-    return await service.create_lora_training_client_async(
-        config.base_model, rank=config.rank, seed=config.seed
-    )
 
 
 def find_dataset(environment: str) -> MakeDataset:

@@ -62,6 +62,11 @@ def keeps_method(status: int) -> bool:
     return status in {307, 308}
 
 
+def says_gone(error: APIStatusError) -> bool:
+    """Tell whether what was asked for is not there, or not any more."""
+    return error.status_code in {NOT_FOUND, GONE}
+
+
 def is_proxy_rejection(status: int, headers: Mapping[str, str]) -> bool:
     """Tell whether an answer is a proxy's that rejects everything: an empty 400.
 
