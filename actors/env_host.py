@@ -73,6 +73,8 @@ class EnvHost:
         """
         self._check()
         running = asyncio.ensure_future(self._loop.run(self._in_turn(builder, policy, attempt)))
+        # its end may come together with the cancellation of this, and then nobody looks at it
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
         longest_s = _longest(attempt.timeouts)
         limit_s = None if longest_s is None else max(longest_s, self._may_block_s)
         try:
