@@ -58,6 +58,7 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 	@$(BIN)/python -m tests.bench.bench_in_flight --out tests/bench/results/in_flight.json
 	@$(BIN)/python -m tests.bench.bench_rollouts --local --out tests/bench/results/rollouts.json
 	@$(BIN)/python -m tests.bench.bench_limits --out tests/bench/results/limits.json
+	@$(BIN)/python -m tests.bench.bench_labels --out tests/bench/results/labels.json
 	@$(BIN)/python -m tests.bench.bench_kills --out tests/bench/results/kills.json
 	@$(BIN)/python -m tests.bench.sim_scale --out tests/bench/results/scale.json
 

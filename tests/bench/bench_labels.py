@@ -1,0 +1,86 @@
+"""What labels get by their weights at a service that is full, through the clients.
+
+    python -m tests.bench.bench_labels [--samples N] [--out FILE]
+
+Evaluation of weight 1 and training of weight 3 ask for so many samples each at once; what is
+counted is who is answered among the first so many answers, after the start in which the service's
+capacity is learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import tinker_ray
+from tests.bench.stub import stub_service
+from tinker_ray.types import ModelInput, SamplingParams
+
+CAPACITY = 50
+LATENCY_S = 0.2
+WEIGHTS = {"train": 3.0, "eval": 1.0}
+STARTING_S = 8.0
+"""Until four samplers are there."""
+SKIPPED = 500
+"""Answers while the capacity is learnt, which happens with 10 dispatches at once."""
+
+
+async def shares(sampler: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a client
+    """Ask for everything at once; return the part of each label in the first answers."""
+    answered: list[str] = []
+    prompt, params = ModelInput.from_ints([1, 2, 3]), SamplingParams(max_tokens=4)
+
+    async def one(client: Any, label: str) -> None:  # noqa: ANN401 - a client
+        await client.sample_async(prompt, 1, params)
+        answered.append(label)
+
+    clients = {label: sampler.with_label(label, weight) for label, weight in WEIGHTS.items()}
+    tasks = [
+        asyncio.ensure_future(one(client, label))
+        for _ in range(samples)
+        for label, client in clients.items()
+    ]
+    while len(answered) < SKIPPED + samples:  # noqa: ASYNC110 - the progress is what counts
+        await asyncio.sleep(0.01)
+    counted = answered[SKIPPED : SKIPPED + samples]
+    await asyncio.gather(*tasks)
+    return {label: counted.count(label) / len(counted) for label in WEIGHTS}
+
+
+def measure(mode: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a literal
+    """Measure in one mode."""
+    with stub_service("--latency", str(LATENCY_S), "--capacity", str(CAPACITY)) as url:
+        options = {} if mode == "local" else {"num_cpus": 4, "min_samplers": 4}
+        tinker_ray.init(mode=mode, **options)
+        try:
+            with tinker_ray.ServiceClient(base_url=url) as service:
+                sampler = service.create_sampling_client(base_model="stub/model")
+                prompt = ModelInput.from_ints([1])
+                sampler.sample(prompt, 1, SamplingParams(max_tokens=4)).result()
+                time.sleep(0.0 if mode == "local" else STARTING_S)
+                return asyncio.run(shares(sampler, samples))
+        finally:
+            tinker_ray.shutdown()
+
+
+def main() -> None:
+    """Measure, print and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    os.environ["TINKER_API_KEY"] = "tml-bench"
+    os.environ["TINKER_TELEMETRY"] = "0"
+    result = {mode: measure(mode, options.samples) for mode in ("local", "cluster")}
+    print(json.dumps(result, indent=2))  # noqa: T201 - a script
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
