@@ -74,6 +74,10 @@ def train(  # noqa: PLR0913 - one per option
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of the LoRA adapter.")] = None,
     loss_fn: Annotated[str | None, typer.Option(help="importance_sampling, ppo or cispo.")] = None,
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(min=0, help="Train asynchronously, with weights so many steps old at most."),
+    ] = None,
     target_accuracy: Annotated[
         float | None, typer.Option(help="End early at an evaluation that reaches it.")
     ] = None,
@@ -102,6 +106,7 @@ def train(  # noqa: PLR0913 - one per option
         "learning_rate": learning_rate,
         "rank": rank,
         "loss_fn": loss_fn,
+        "max_staleness": max_staleness,
         "target_accuracy": target_accuracy,
     }
     _launch(lambda: _load(config, overrides), mode, runs, run_dir)
