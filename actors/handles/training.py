@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.training import WINDOW
+from tinker_ray.core.operation import packed
 from tinker_ray.core.sdk_method import carry
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import TinkerError
@@ -106,7 +107,7 @@ class TrainingHandle:
         try:
             if getattr(operation, "weights_access_token", None) is not None:
                 return await self._run_here(operation)
-            method, arguments = self._call(operation)
+            method, arguments = self._call(packed(operation))
             return await self._remote.call_until_answered(method, arguments, carry(carrier or {}))
         finally:
             self._acknowledged.add(operation.seq)

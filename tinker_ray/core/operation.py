@@ -5,11 +5,12 @@ They cross process borders, so that the order is data: whoever executes them sor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tinker_ray.core.link import validate
 from tinker_ray.core.polling import ResultKind
+from tinker_ray.errors import WireFormatError
 from tinker_ray.telemetry import names
 from tinker_ray.types import (
     AdamParams,
@@ -23,6 +24,7 @@ from tinker_ray.types import (
     SaveWeightsResponse,
 )
 from tinker_ray.wire import codec, endpoint, json_value
+from tinker_ray.wire.packed import PackedData
 from tinker_ray.wire.request import ForwardBackwardRequest
 
 if TYPE_CHECKING:
@@ -194,6 +196,20 @@ def encode(
     body = {key: value for key, value in body.items() if value is not None}
     body["type"] = route.type_name
     return Encoded(route, codec.Body(json_value.dumps(body, route.path), codec.JSON), result)
+
+
+def packed(operation: Operation) -> Operation:
+    """Encode the datums of a batch, for the way to the process that sends it.
+
+    What cannot be packed stays as it is: whoever sends it says what is wrong with it, or speaks
+    another encoding in which nothing is.
+    """
+    if not isinstance(operation, ForwardBackward):
+        return operation
+    try:
+        return replace(operation, data=PackedData.of(operation.data))
+    except WireFormatError:
+        return operation
 
 
 def _encode_forward_backward(

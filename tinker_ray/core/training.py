@@ -23,7 +23,7 @@ from tinker_ray.core.turnstile import Turnstile
 from tinker_ray.errors import StaleHandleError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
-from tinker_ray.wire.chunking import datum_bytes
+from tinker_ray.wire.packed import data_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -155,7 +155,7 @@ class TrainingCore:
     async def _submit(self, operation: Operation) -> tuple[Promise, Encoded]:
         if not isinstance(operation, ForwardBackward):
             return await self._send(operation)
-        num_bytes = sum(datum_bytes(datum) for datum in operation.data)
+        num_bytes = data_bytes(operation.data)
         async with self._link.batches.hold(num_bytes):
             return await self._send(operation, in_thread=num_bytes > LARGE_BYTES)
 

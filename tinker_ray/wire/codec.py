@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinker_ray.errors import WireFormatError
 from tinker_ray.wire import compression, json_codec, json_sample, proto_codec, proto_sample
+from tinker_ray.wire.packed import PackedData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,8 @@ def encode_forward_backward(request: ForwardBackwardRequest, *, proto: bool) -> 
         WireFormatError: A value cannot travel in this encoding (NaN in JSON, image pointers in
             protobuf).
     """
+    if proto and isinstance(request.data, PackedData):
+        return Body(request.data.encode_in(request), PROTOBUF)
     if proto:
         return Body(proto_codec.encode_forward_backward(request), PROTOBUF)
     return Body(json_codec.encode_forward_backward(request), JSON)
