@@ -14,6 +14,7 @@ import numpy as np
 from tinker_ray.errors import WireFormatError
 from tinker_ray.types import Datum, ForwardBackwardOutput, ModelInput, TensorData
 from tinker_ray.wire import tinker_public_pb2 as pb
+from tinker_ray.wire.proto_bulk import write_data
 from tinker_ray.wire.proto_parts import (
     DTYPES,
     make_tensor,
@@ -24,9 +25,6 @@ from tinker_ray.wire.proto_parts import (
     read_span,
     read_tensor,
     widen,
-    write_chunk,
-    write_span,
-    write_tensor,
 )
 from tinker_ray.wire.request import ForwardBackwardRequest
 
@@ -56,20 +54,7 @@ def encode_forward_backward(request: ForwardBackwardRequest) -> bytes:
         else:
             message.loss_fn_config_v2[key].number = value
             message.loss_fn_config[key] = value
-    for index, datum in enumerate(request.data):
-        _write_datum(message.data.add(), datum, f"data[{index}]")
-    return message.SerializeToString()
-
-
-def _write_datum(message: pb.Datum, datum: Datum, where: str) -> None:
-    for index, chunk in enumerate(datum.model_input.chunks):
-        write_chunk(message.model_input.add(), chunk, f"{where}.model_input.chunks[{index}]")
-    for key, tensor in datum.loss_fn_inputs.items():
-        write_tensor(message.loss_fn_inputs[key], tensor)
-    for span in datum.model_input_spans or ():
-        write_span(message.model_input_spans.add(), span)
-    for span in datum.loss_fn_input_spans or ():
-        write_span(message.loss_fn_input_spans.add(), span)
+    return b"".join([message.SerializeToString(), *write_data(request.data)])
 
 
 def decode_forward_backward(content: bytes) -> ForwardBackwardRequest:

@@ -23,7 +23,6 @@ from tinker_ray.types import (
 from tinker_ray.wire import tinker_public_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -153,14 +152,12 @@ def make_tensor(  # noqa: PLR0913 - the parts of a tensor, and where it is
 
 
 def write_chunk(message: pb.Chunk, chunk: ModelInputChunk, where: str) -> None:
-    """Write a chunk.
+    """Write a chunk that is not text.
 
     Raises:
-        WireFormatError: It is a pointer to an image, or its tokens do not fit.
+        WireFormatError: It is a pointer to an image.
     """
-    if isinstance(chunk, EncodedTextChunk):
-        message.encoded_text.tokens = _token_bytes(chunk.tokens, f"{where}.tokens")
-    elif isinstance(chunk, DmelChunk):
+    if isinstance(chunk, DmelChunk):
         message.dmel.dmel = chunk.dmel
     elif isinstance(chunk, ImageChunk):
         message.image.data = chunk.data
@@ -170,14 +167,6 @@ def write_chunk(message: pb.Chunk, chunk: ModelInputChunk, where: str) -> None:
     else:
         reason = f"{type(chunk).__name__} cannot be sent in a training batch: send the image itself"
         raise WireFormatError(reason, field=where)
-
-
-def _token_bytes(tokens: Sequence[int] | npt.NDArray[np.integer], where: str) -> bytes:
-    given = np.asarray(tokens)
-    as_sent = given.astype("<i4", casting="unsafe")
-    if given.size and not (given.dtype.kind in "iu" and np.array_equal(given, as_sent)):
-        raise WireFormatError("token ids are integers that fit int32", field=where)
-    return as_sent.tobytes()
 
 
 def read_chunk(message: pb.Chunk, where: str) -> ModelInputChunk:
