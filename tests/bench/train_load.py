@@ -1,13 +1,13 @@
 """Trains on batches at a service with one client and says what that cost: a process of its own.
 
-    PYTHON -m tests.bench.train_load BASE_URL [BASE_URL …] --client NAME [--batches N] …
+    PYTHON -m tests.bench.train_load BASE_URL --client NAME [--batches N] …
 
 ``upstream`` is what ``import tinker`` gives under the interpreter, ``local`` and ``cluster`` are
 this package in its two modes, ``bare`` is the two requests of a batch on aiohttp, written by hand:
 the floor. A batch is what reinforcement learning sends: the datums are made from a list of tokens
 and four numpy arrays each, sent in one call, and the logprobs of the result are read. CPU time is
 that of this process, and of all our actors on a cluster; what came before (imports, opening, a
-warm-up) does not count. Prints a line of JSON for each service.
+warm-up) does not count.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def measure(
 def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base_urls", nargs="+")
+    parser.add_argument("base_url")
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--datums", type=int, default=64)
@@ -186,15 +186,14 @@ def main() -> None:
         rows(options.datums, options.tokens, seed)
         for seed in range(options.warm_up + options.batches)
     ]
-    for base_url in options.base_urls:
-        report = measure(
-            open_client(base_url),
-            base_url,
-            batches,
-            warm_up=options.warm_up,
-            on_cluster=options.client == "cluster",
-        )
-        print(json.dumps(report), flush=True)  # noqa: T201
+    report = measure(
+        open_client(options.base_url),
+        options.base_url,
+        batches,
+        warm_up=options.warm_up,
+        on_cluster=options.client == "cluster",
+    )
+    print(json.dumps(report), flush=True)  # noqa: T201
     if options.client == "cluster":
         importlib.import_module("tinker_ray").shutdown()
     sys.stdout.flush()

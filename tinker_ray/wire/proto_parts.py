@@ -23,7 +23,6 @@ from tinker_ray.types import (
 from tinker_ray.wire import tinker_public_pb2 as pb
 
 if TYPE_CHECKING:
-
     import numpy.typing as npt
 
     from tinker_ray.types import ImageFormat, ModelInputChunk, TensorDtype
