@@ -51,7 +51,13 @@ def write_data(data: Sequence[Datum]) -> list[Part]:
 def _field(number: int, parts: list[Part]) -> list[Part]:
     """Wrap parts as one field: they are a message, or bytes."""
     size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-    return [_varint(number << 3 | _DELIMITED) + _varint(size), *parts]
+    return [_head(number, size), *parts]
+
+
+@lru_cache(1024)
+def _head(number: int, size: int) -> bytes:
+    """Give the tag and the size of a field; those of a batch are mostly alike."""
+    return _varint(number << 3 | _DELIMITED) + _varint(size)
 
 
 def _varint(number: int) -> bytes:
@@ -68,7 +74,7 @@ def _datum(datum: Datum, where: str) -> list[Part]:
     for index, chunk in enumerate(datum.model_input.chunks):
         parts += _field(_MODEL_INPUT, _chunk(chunk, f"{where}.model_input.chunks[{index}]"))
     for key, tensor in datum.loss_fn_inputs.items():
-        entry = [*_field(_KEY, [key.encode()]), *_field(_VALUE, _tensor(tensor))]
+        entry = [_key(key), *_field(_VALUE, _tensor(tensor))]
         parts += _field(_LOSS_FN_INPUTS, entry)
     if datum.model_input_spans is None and datum.loss_fn_input_spans is None:
         return parts
@@ -78,6 +84,11 @@ def _datum(datum: Datum, where: str) -> list[Part]:
     for span in datum.loss_fn_input_spans or ():
         write_span(spans.loss_fn_input_spans.add(), span)
     return [*parts, spans.SerializeToString()]
+
+
+@lru_cache
+def _key(key: str) -> bytes:
+    return b"".join(_field(_KEY, [key.encode()]))
 
 
 def _chunk(chunk: ModelInputChunk, where: str) -> list[Part]:
