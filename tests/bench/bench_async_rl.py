@@ -47,6 +47,8 @@ def measure(settings: tuple[str, ...], seed: int, *more: str) -> dict[str, float
         run = cwd / "runs" / "latest"
         manifest = json.loads((run / "manifest.json").read_text())
         ages = json.loads((run / "staleness.json").read_text())
+        if settings and max(map(int, ages)) == 0:
+            raise RuntimeError(f"{settings} had no effect: no group was ever stale")
     return {
         "seconds": manifest["seconds"],
         "steps": summary["steps"],

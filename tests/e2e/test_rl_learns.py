@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -54,9 +55,12 @@ def test_a_run_takes_its_settings_from_a_file(tmp_path: Path) -> None:
         'loggers = ["tensorboard"]\nkeep_checkpoints = 1\n'
     )
     arguments = ("run.toml", "--steps", "1", "--loss-fn", "ppo", "--set", "eval_samples=2")
+    arguments += ("--set", "max_staleness=1")  # which has an option of its own as well
     command.run(*command.CLI, "train", *arguments, cwd=tmp_path)
     summary = command.summary(tmp_path)
     assert (summary["steps"], summary["eval_episodes"], summary["mode"]) == (1, 16, "local")
+    settings = json.loads((tmp_path / "runs" / "latest" / "config.json").read_text())
+    assert 1 == settings["max_staleness"]
     written = {path.name for path in (tmp_path / "runs" / "latest").iterdir()}
     assert written >= {"metrics.png", "tensorboard"}
 

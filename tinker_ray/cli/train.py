@@ -96,8 +96,7 @@ def train(  # noqa: PLR0913 - one per option
 
     The same command goes on with a run that was interrupted.
     """
-    overrides: dict[str, object] = {
-        **dict(_pair(text) for text in setting or ()),
+    named: dict[str, object] = {
         "seed": seed,
         "steps": steps,
         "base_url": base_url,
@@ -109,6 +108,8 @@ def train(  # noqa: PLR0913 - one per option
         "max_staleness": max_staleness,
         "target_accuracy": target_accuracy,
     }
+    given = {key: value for key, value in named.items() if value is not None}
+    overrides = {**dict(_pair(text) for text in setting or ()), **given}
     _launch(lambda: _load(config, overrides), mode, runs, run_dir)
 
 
