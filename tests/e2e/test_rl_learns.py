@@ -55,8 +55,8 @@ def test_a_run_takes_its_settings_from_a_file(tmp_path: Path) -> None:
         'loggers = ["tensorboard"]\nkeep_checkpoints = 1\n'
     )
     arguments = ("run.toml", "--steps", "1", "--loss-fn", "ppo", "--set", "eval_samples=2")
-    arguments += ("--set", "max_staleness=1")  # which has an option of its own as well
-    command.run(*command.CLI, "train", *arguments, cwd=tmp_path)
+    as_well = ("--set", "max_staleness=1")  # which has an option of its own
+    command.run(*command.CLI, "train", *arguments, *as_well, cwd=tmp_path)
     summary = command.summary(tmp_path)
     assert (summary["steps"], summary["eval_episodes"], summary["mode"]) == (1, 16, "local")
     settings = json.loads((tmp_path / "runs" / "latest" / "config.json").read_text())
