@@ -55,7 +55,7 @@ async def shares(sampler: Any, samples: int) -> dict[str, float]:  # noqa: ANN40
 def measure(mode: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a literal
     """Measure in one mode."""
     with stub_service("--latency", str(LATENCY_S), "--capacity", str(CAPACITY)) as url:
-        options = {} if mode == "local" else {"num_cpus": 4, "min_samplers": 4}
+        options: dict[str, Any] = {} if mode == "local" else {"num_cpus": 4, "min_samplers": 4}
         tinker_ray.init(mode=mode, **options)
         try:
             with tinker_ray.ServiceClient(base_url=url) as service:

@@ -228,8 +228,8 @@ async def test_a_further_client_of_a_sampler_is_numbered_by_the_engine(world: Op
 async def test_a_cancelled_sample_is_cancelled_at_the_engine(world: Opener) -> None:
     async with world(sample_cancel_enabled=True) as opened:
         sampler = await opened.sampler()
-        params = SamplingParams(max_tokens=100, stop=[])
-        task = asyncio.create_task(opened.sample(sampler, sampling_params=params, num_samples=8))
+        params = SamplingParams(max_tokens=200, stop=[])  # long enough to be cancelled in time
+        task = asyncio.create_task(opened.sample(sampler, sampling_params=params, num_samples=64))
         await until(lambda: bool(opened.sent("retrieve_future")))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
