@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.fakes.upstream import cookbook_python
 from tests.fakes.upstream_script import INSTALLED, SCRIPTS, started
 from tinker_ray.engine import tiny_adder
 
+REPOSITORY = Path(__file__).parents[2]
 GROUPS = str(SCRIPTS / "cookbook" / "groups.py")
 
 
@@ -23,7 +25,8 @@ def test_groups_of_the_cookbook_run_in_a_pool_as_they_do_in_its_own_loop(
 ) -> None:
     python, folder = str(cookbook_python()), str(tiny_adder.directory())
     script = (python, "-c", INSTALLED, GROUPS, folder)
-    with started(embedded_engine, *script) as running:
+    # The cookbook has an interpreter of its own, in which this package is not installed.
+    with started(embedded_engine, *script, PYTHONPATH=str(REPOSITORY)) as running:
         results = running.result()
 
     guessing = results["guessing"]
