@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -48,8 +48,20 @@ class Plain:
         self.retired = True
 
 
+class Closing:
+    """Closes the pool whatever becomes of the test, whose failure is then the only one."""
+
+    pool: SamplerPoolHandle
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pool.aclose()
+
+
 @dataclass
-class Cluster:
+class Cluster(Closing):
     """What a fleet starts samplers on; at once, as looks follow each other without a pause."""
 
     bounds: PoolBounds = field(default_factory=PoolBounds)
@@ -98,60 +110,55 @@ async def soon(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_fleet_grows_drains_and_ends_what_is_empty() -> None:
-    cluster = Cluster(PoolBounds(least=1, most=3, carries=4, idle_s=0.05, grow_s=0.0))
-    waiting = cluster.ask(10)
-    await soon(lambda: len(cluster.remotes) == 3)
-    await soon(lambda: sum(each.actor.load for each in cluster.remotes.values()) == 10)
-    cluster.gate.set()
-    await asyncio.gather(*waiting)
-    await soon(lambda: len(cluster.pool.samplers) == 1)
-    ended = [remote for remote in cluster.remotes.values() if remote.closed]
-    assert 2 == len(ended)
-    assert all(remote.actor.retired for remote in ended)
-    await cluster.pool.aclose()
+    async with Cluster(PoolBounds(least=1, most=3, carries=4, idle_s=0.05, grow_s=0.0)) as cluster:
+        waiting = cluster.ask(10)
+        await soon(lambda: len(cluster.remotes) == 3)
+        await soon(lambda: sum(each.actor.load for each in cluster.remotes.values()) == 10)
+        cluster.gate.set()
+        await asyncio.gather(*waiting)
+        await soon(lambda: sum(remote.closed for remote in cluster.remotes.values()) == 2)
+        assert 1 == len(cluster.pool.samplers)
+        ended = [remote for remote in cluster.remotes.values() if remote.closed]
+        assert all(remote.actor.retired for remote in ended)
 
 
 async def test_a_sampler_on_a_lost_node_is_replaced_and_its_samples_drawn_elsewhere() -> None:
-    cluster = Cluster(nodes={"n": 1.0, "m": 1.0})
-    await soon(lambda: len(cluster.pool.samplers) == 2)
-    waiting = cluster.ask(8)
-    await soon(lambda: sum(each.actor.load for each in cluster.remotes.values()) == 8)
-    cluster.nodes = {"n": 1.0}
-    await soon(lambda: len(cluster.pool.samplers) == 1)
-    cluster.gate.set()
-    assert 8 == len(await asyncio.gather(*waiting))
-    await cluster.pool.aclose()
+    async with Cluster(nodes={"n": 1.0, "m": 1.0}) as cluster:
+        await soon(lambda: len(cluster.pool.samplers) == 2)
+        waiting = cluster.ask(8)
+        await soon(lambda: sum(each.actor.load for each in cluster.remotes.values()) == 8)
+        cluster.nodes = {"n": 1.0}
+        await soon(lambda: len(cluster.pool.samplers) == 1)
+        cluster.gate.set()
+        assert 8 == len(await asyncio.gather(*waiting))
 
 
 async def test_where_no_sampler_can_work_the_reason_is_given() -> None:
-    cluster = Cluster(broken=ConfigurationError("no API key on the node"))
-    with pytest.raises(ConfigurationError, match="no API key on the node"):
-        await cluster.pool.sample(request(1))
-    await cluster.pool.aclose()
+    async with Cluster(broken=ConfigurationError("no API key on the node")) as cluster:
+        with pytest.raises(ConfigurationError, match="no API key on the node"):
+            await cluster.pool.sample(request(1))
 
 
 async def test_a_node_where_no_sampler_can_work_is_left_to_others() -> None:
-    cluster = Cluster(
+    async with Cluster(
         nodes={"m": 1.0, "n": 1.0}, broken=ConfigurationError("no key"), broken_node="m"
-    )
-    cluster.gate.set()
-    assert 4 == len(await asyncio.gather(*cluster.ask(4)))
-    assert "n" in {sampler.member.node for sampler in cluster.pool.samplers.values()}
-    await cluster.pool.aclose()
+    ) as cluster:
+        cluster.gate.set()
+        assert 4 == len(await asyncio.gather(*cluster.ask(4)))
+        assert "n" in {sampler.member.node for sampler in cluster.pool.samplers.values()}
 
 
 async def test_samples_do_not_wait_for_a_cluster_that_is_gone() -> None:
-    cluster = Cluster()
-    [sampler] = cluster.pool.samplers.values()
-    await soon(lambda: sampler.member.is_ready)
-    cluster.nodes = None
-    sampler.member.is_ready = False
-    with pytest.raises(StaleHandleError, match="not connected"):
-        await cluster.pool.sample(request(1))
-    await cluster.pool.aclose()
+    async with Cluster() as cluster:
+        [sampler] = cluster.pool.samplers.values()
+        await soon(lambda: sampler.member.is_ready)
+        cluster.nodes = None
+        sampler.member.is_ready = False
+        with pytest.raises(StaleHandleError, match="not connected"):
+            await cluster.pool.sample(request(1))
 
 
-class Finder:
+class Finder(Closing):
     """A session whose samplers come and go."""
 
     def __init__(self) -> None:
@@ -174,21 +181,20 @@ class Finder:
 
 
 async def test_a_copy_follows_the_samplers_of_its_owner() -> None:
-    finder = Finder()
-    await finder.pool.sample(request(1))
-    finder.living = {"s/session", "s/training-0", "s/sampler-1", "s/sampler-2"}
-    await finder.pool.sample(request(2))
-    await soon(lambda: set(finder.pool.samplers) == {"s/sampler-1", "s/sampler-2"})
-    await finder.pool.sample(request(3))
-    await finder.pool.aclose()
-    assert [True] * 3 == [remote.closed for remote in finder.found.values()]
-    assert not any(remote.killed for remote in finder.found.values())
+    async with Finder() as finder:
+        await finder.pool.sample(request(1))
+        finder.living = {"s/session", "s/training-0", "s/sampler-1", "s/sampler-2"}
+        await finder.pool.sample(request(2))
+        await soon(lambda: set(finder.pool.samplers) == {"s/sampler-1", "s/sampler-2"})
+        await finder.pool.sample(request(3))
+        await finder.pool.aclose()
+        assert [True] * 3 == [remote.closed for remote in finder.found.values()]
+        assert not any(remote.killed for remote in finder.found.values())
 
 
 async def test_a_copy_does_not_wait_for_a_session_that_is_over() -> None:
-    finder = Finder()
-    finder.gate.clear()
-    finder.living = set()
-    with pytest.raises(ActorLostError, match="its owner has ended"):
-        await finder.pool.sample(request(1))
-    await finder.pool.aclose()
+    async with Finder() as finder:
+        finder.gate.clear()
+        finder.living = set()
+        with pytest.raises(ActorLostError, match="its owner has ended"):
+            await finder.pool.sample(request(1))
