@@ -65,7 +65,8 @@ class RolloutPool:
         groups_per_worker: How many groups each runs at once.
         retries: How often a group is run again, with fresh environments, by class of failure; a
             number stands for the infrastructure alone.
-        window: How many groups may be under way or not yet taken; None means twice the capacity.
+        window: How many groups may be under way or not yet taken; None means as many as a run's
+            pacing allows, and twice the capacity in a run without pacing.
         timeouts: How long each stage of a group may take.
         min_episodes: A group of which so many episodes come to their end counts without those that
             fail; None wants all.

@@ -82,8 +82,8 @@ class Dispatcher:
 
     Args:
         retries: How often a group may be run again.
-        window: How many groups may be under way or waiting for the consumer; None means twice the
-            capacity of the workers.
+        window: How many groups may be under way or waiting for the consumer; None means as many as
+            the pace allows, or twice the capacity of the workers where it sets no bound.
         pace: How far groups may run ahead of training; by default as far as they like.
         group_s: How long an attempt may take.
         halt_after: Failures of the infrastructure in a row that end the run; None leaves it to the
@@ -235,9 +235,14 @@ class Dispatcher:
         return commands
 
     def _may_start_new(self) -> bool:
+        return self._pace.may_start and self._has_window()
+
+    def _has_window(self) -> bool:
+        """Whether the consumer is not too far behind."""
+        if self._window is None and self._pace.is_bounded:
+            return True  # a narrower one would leave workers idle while a step is trained
         window = 2 * self._roster.capacity if self._window is None else self._window
-        holders = len(self._roster) + len(self._retrying) + self._num_untaken
-        return holders < window and self._pace.may_start
+        return len(self._roster) + len(self._retrying) + self._num_untaken < window
 
     def _finish(self, attempt: AttemptId, now: float) -> list[Command]:
         running = self._stop(attempt)

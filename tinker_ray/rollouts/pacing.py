@@ -81,6 +81,11 @@ class Pace:
         )
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether there is a bound on the groups that wait for the consumer."""
+        return self._pacing is not None
+
+    @property
     def may_start(self) -> bool:
         """Whether one more group may start."""
         if self._pacing is None:

@@ -22,11 +22,13 @@ from tinker_ray.rollouts.event import (
 class Training:
     """A dispatcher with plenty of room, to which groups are offered for as long as it is hungry."""
 
-    def __init__(self, pacing: Pacing, version: int = 0) -> None:
-        self.dispatcher = Dispatcher(window=100, pace=Pace(pacing, version))
+    def __init__(
+        self, pacing: Pacing, version: int = 0, *, capacity: int = 100, window: int | None = 100
+    ) -> None:
+        self.dispatcher = Dispatcher(window=window, pace=Pace(pacing, version))
         self.num_offered = 0
         self.version = version
-        self.dispatcher.handle(WorkerJoined("w", 100), 0.0)
+        self.dispatcher.handle(WorkerJoined("w", capacity), 0.0)
 
     def fill(self) -> list[int]:
         """Offer groups until no more are wanted; returns those that started."""
@@ -75,6 +77,15 @@ def test_with_staleness_groups_start_as_many_steps_ahead() -> None:
     training.publish()
     training.take(4, 5)
     assert training.dispatcher.account.staleness == {0: 2, 1: 4}
+
+
+def test_a_small_crew_goes_on_while_a_step_is_trained_until_the_pace_ends_it() -> None:
+    training = Training(Pacing(8, max_staleness=1), capacity=2, window=None)
+    started = training.fill()
+    for group in range(16):
+        training.finish(group)
+        started += training.fill()
+    assert list(range(16)) == started
 
 
 def test_a_group_that_was_overtaken_goes_before_newer_ones_that_still_wait() -> None:
