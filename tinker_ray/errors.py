@@ -17,6 +17,7 @@ The upper part of the tree has upstream's names and ``isinstance`` relations, th
        ├─ ActorLostError                    an actor died and its work cannot be done again
        ├─ StaleHandleError                  to something closed or replaced; a RuntimeError too
        ├─ PoisonedClientError               an earlier custom loss failed; a RuntimeError too
+       ├─ ModelLostError                    the service lost a model, and it cannot be restored
        ├─ BudgetExceededError               a run used up the budget that its user gave it
        ├─ EngineError                       the embedded engine refused or failed an operation
        │  └─ EngineStartError               the embedded engine did not come up
@@ -316,6 +317,18 @@ class PoisonedClientError(TinkerError, RuntimeError):
     What was called after it counted on its gradients. Also a ``RuntimeError``, which is what
     upstream raises here.
     """
+
+
+class ModelLostError(TinkerError):
+    """The service lost the model of a run, and it could not be restored.
+
+    Attributes:
+        checkpoint: What it was to be restored from; None if nothing had been saved.
+    """
+
+    def __init__(self, message: str, *, checkpoint: str | None = None) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
 
 
 class BudgetExceededError(TinkerError):

@@ -10,6 +10,7 @@ SAMPLES: dict[str, object] = {
     "actor": "sampler-3",
     "body": {"detail": ["a", 1]},
     "category": "user",
+    "checkpoint": "tinker://run/weights/step-2",
     "detail": "the environment raised",
     "failures": 40,
     "field": "data[3].model_input",

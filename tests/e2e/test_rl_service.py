@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from contextlib import closing
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.fakes.served import Served
 from tinker_ray import ServiceClient
-from tinker_ray.config import EMBEDDED_API_KEY
+from tinker_ray.config import EMBEDDED_API_KEY, Settings
+from tinker_ray.errors import ModelLostError
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import StepRecord
@@ -66,40 +71,88 @@ async def test_minibatches_give_the_gradient_of_the_whole_batch(embedded_engine:
     assert not np.allclose(whole, one, atol=1e-4)
 
 
-class Unloader(Progress):
-    """Unloads the model behind the loop's back when a step is written down, once."""
+class Saboteur(Progress):
+    """Takes something from the service behind the loop's back when a step is written down, once."""
 
-    def __init__(self, url: str, directory: RunDirectory, after: int) -> None:
+    def __init__(self, directory: RunDirectory, after: int, take: Callable[[str], None]) -> None:
         self.out = io.StringIO()
         super().__init__(Console(file=self.out, soft_wrap=True))
-        self._url = url
         self._directory = directory
         self._after: int | None = after
+        self._take = take
 
     def step(self, record: StepRecord, steps: int) -> None:
         super().step(record, steps)
         checkpoint = self._directory.manifest.checkpoint
         if record.step == self._after and checkpoint is not None:
             self._after = None
-            httpx.post(
-                f"{self._url}/api/v1/unload_model",
-                json={"model_id": checkpoint.removeprefix("tinker://").partition("/")[0]},
-                headers={"x-api-key": EMBEDDED_API_KEY},
-            ).raise_for_status()
+            self._take(checkpoint.removeprefix("tinker://").partition("/")[0])
 
 
-@pytest.mark.parametrize("max_staleness", [None, 1])
-def test_a_model_that_is_unloaded_is_restored_from_the_last_checkpoint(
-    tmp_path: Path, embedded_engine: str, max_staleness: int | None
+def unload(url: str, model_id: str) -> None:
+    httpx.post(
+        f"{url}/api/v1/unload_model",
+        json={"model_id": model_id},
+        headers={"x-api-key": EMBEDDED_API_KEY},
+    ).raise_for_status()
+
+
+def delete_snapshots(url: str, model_id: str) -> None:
+    del url
+    [folder] = Settings.from_env().home.rglob(f"{model_id.replace(':', '-')}/ephemeral")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "take,max_staleness,said",
+    [
+        (unload, 1, "the model is lost"),
+        (delete_snapshots, None, "the sampler of the newest weights is gone"),
+    ],
+)
+def test_what_the_service_lost_is_restored_from_the_last_checkpoint(
+    tmp_path: Path,
+    embedded_engine: str,
+    take: Callable[[str, str], None],
+    max_staleness: int | None,
+    said: str,
 ) -> None:
     config = SMALL.model_copy(update={"max_staleness": max_staleness})
     with closing(open_run(config, root=tmp_path)) as directory:
-        progress = Unloader(embedded_engine, directory, after=3)
+        progress = Saboteur(directory, 3, partial(take, embedded_engine))
         summary = asyncio.run(train(config, directory, progress=progress, mode="local"))
     groups = sorted(group.index for group in directory.groups())
     assert list(range(config.steps * config.prompts_per_step)) == groups
     assert [1, 2, 3, 4, 5, 6] == [record.step for record in directory.steps()]
     assert (6, 1) == (summary.steps, summary.resumes)
-    said = progress.out.getvalue()
-    assert re.search(r"the model is lost .*: back to the last checkpoint", said), said
-    assert "going on after step 2 from tinker://" in said
+    out = progress.out.getvalue()
+    assert re.search(rf"{said} .*: back to the last checkpoint", out), out
+    assert "going on after step 2 from tinker://" in out
+
+
+@pytest.mark.parametrize("keeps_state", [True, False])
+def test_a_run_survives_an_engine_that_is_started_again_if_its_checkpoints_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps_state: bool
+) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", EMBEDDED_API_KEY)
+    data = iter([tmp_path / "data", tmp_path / ("data" if keeps_state else "other")])
+    with ExitStack() as stack:
+        served = stack.enter_context(Served("--data", str(next(data))))
+        port = served.url.rpartition(":")[2]
+
+        def start_again(_: str) -> None:
+            served.kill()  # its live weights die with it: the model is corrupted
+            stack.enter_context(Served("--data", str(next(data)), "--port", port))
+
+        config = SMALL.model_copy(
+            update={"base_url": served.url, "steps": 3, "checkpoint_every": 1, "max_staleness": 1}
+        )
+        directory = stack.enter_context(closing(open_run(config, root=tmp_path / "runs")))
+        progress = Saboteur(directory, 2, start_again)
+        if not keeps_state:
+            with pytest.raises(ModelLostError, match="is lost, and it cannot be restored: "):
+                asyncio.run(train(config, directory, progress=progress, mode="local"))
+            return
+        summary = asyncio.run(train(config, directory, progress=progress, mode="local"))
+    assert (3, 1) == (summary.steps, summary.resumes)
+    assert "back to the last checkpoint" in progress.out.getvalue()

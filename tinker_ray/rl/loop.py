@@ -27,14 +27,11 @@ from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.source import BatchSource, GroupSource, StreamSource
 from tinker_ray.rl.transcript import Decode, render
 from tinker_ray.rl.update import Update, Updater
-from tinker_ray.rollouts import Dataset
+from tinker_ray.rollouts import Dataset, RolloutFailedError
 
 LABEL = "train"
 WEIGHT = 3.0
 """What training's rollouts get of scarce permits, beside evaluation's."""
-
-MAX_RESTORES = 3
-"""How often in a row a model may be lost without a checkpoint in between."""
 
 Reopen = Callable[[TrainingClient, TinkerError], Awaitable[TrainingClient | None]]
 """Opens the last checkpoint if an error means that a model is lost; None if it does not."""
@@ -67,7 +64,6 @@ class Loop:
         self._mode = mode
         self._penalty = penalty
         self._reopen = reopen
-        self._restores = 0
         self._evaluator = Evaluator(
             config,
             dataset=dataset,
@@ -83,6 +79,7 @@ class Loop:
 
         Raises:
             RolloutFailedError: Not one group of a batch came to its end.
+            ModelLostError: The service lost the model, and it cannot be restored.
             TinkerError: The service failed.
         """
         while True:
@@ -90,7 +87,7 @@ class Loop:
                 sampler = await self._training.save_weights_and_get_sampling_client_async()
                 await self._measure_before(sampler)
                 return await self._finish(await self._train(sampler))
-            except (APIStatusError, RequestFailedError) as error:
+            except (APIStatusError, RequestFailedError, RolloutFailedError) as error:
                 await self._restore(error)
 
     async def _measure_before(self, sampler: SamplingClient) -> None:
@@ -196,7 +193,6 @@ class Loop:
             return
         self._progress.status(f"step {steps_done}/{self._config.steps}: checkpoint")
         saved = await self._training.save_state(f"step-{steps_done:04d}")
-        self._restores = 0
         self._directory.append_checkpoint(steps_done, saved.path)
         self._directory.write_manifest(
             self._directory.manifest.model_copy(
@@ -213,14 +209,12 @@ class Loop:
         """Go back to the last checkpoint.
 
         Raises:
-            TinkerError: The error again, if it is no matter of the model, or that did not help.
+            TinkerError: The error again, if it is no matter of the model.
+            ModelLostError: The model cannot be restored.
         """
-        if self._reopen is None or self._restores == MAX_RESTORES:
-            raise error
-        reopened = await self._reopen(self._training, error)
+        reopened = None if self._reopen is None else await self._reopen(self._training, error)
         if reopened is None:
             raise error
-        self._restores += 1
         self._training = reopened
 
     async def _finish(self, sampler: SamplingClient) -> Summary:

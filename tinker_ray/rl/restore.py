@@ -1,19 +1,30 @@
 """Opens the model of a run: a new one, that of the last checkpoint, and that again if it is lost.
 
-Knows the service and the run directory, nothing of loops. Invariant: what is written of steps that
-the opened model has not done is taken back first.
+Knows the service and the run directory, nothing of loops. Invariants: what is written of steps that
+the opened model has not done is taken back first; a run that goes on never begins anew once it has
+saved something.
 """
 
 from __future__ import annotations
 
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.training import TrainingClient
-from tinker_ray.errors import APIStatusError, NotFoundError, RequestFailedError, TinkerError
+from tinker_ray.errors import (
+    APIStatusError,
+    ModelLostError,
+    NotFoundError,
+    RequestFailedError,
+    TinkerError,
+)
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Manifest
 from tinker_ray.rl.run_directory import RunDirectory
+from tinker_ray.rollouts import RolloutFailedError
 from tinker_ray.wire.status import says_gone
+
+MAX_RESTORES = 3
+"""How often in a row a model is restored to the same step."""
 
 
 class ModelStore:
@@ -30,50 +41,87 @@ class ModelStore:
         self._config = config
         self._directory = directory
         self._progress = progress
+        self._restored_to = -1
+        self._num_restores = 0
 
     async def open(self) -> TrainingClient:
         """Open the model of the last checkpoint; a new one if there is none, or it is gone."""
-        manifest = self._directory.manifest
-        self._directory.forget_after(manifest.steps_done)
-        if manifest.checkpoint is not None:
-            try:
-                opened = await self._service.create_training_client_from_state_with_optimizer_async(
-                    manifest.checkpoint
-                )
-            except (NotFoundError, RequestFailedError) as error:
-                self._progress.say(
-                    f"the checkpoint {manifest.checkpoint} is gone ({error}): beginning anew"
-                )
-                self._directory.write_manifest(Manifest())
-                self._directory.forget_after(0)
-            else:
-                self._progress.say(
-                    f"going on after step {manifest.steps_done} from {manifest.checkpoint}"
-                )
-                self._directory.write_manifest(
-                    manifest.model_copy(update={"resumes": manifest.resumes + 1})
-                )
-                return opened
-        return await self._service.create_lora_training_client_async(
-            self._config.base_model, rank=self._config.rank, seed=self._config.seed
-        )
+        checkpoint = self._directory.manifest.checkpoint
+        try:
+            return await self._open()
+        except (NotFoundError, RequestFailedError) as error:
+            if checkpoint is None:
+                raise
+            self._progress.say(f"the checkpoint {checkpoint} is gone ({error}): beginning anew")
+            self._directory.write_manifest(Manifest())
+            return await self._open()
 
     async def reopen(self, lost: TrainingClient, error: TinkerError) -> TrainingClient | None:
         """Open the last checkpoint if the service does not have the model any more.
 
+        Nor if it has not what the model's newest weights are sampled from: what was sent to the
+        model since the last checkpoint may be half a step.
+
         Args:
             lost: The client of the model.
-            error: What an operation ended with.
+            error: What an operation, or the rollouts, ended with.
 
         Returns:
             None if the model is there: the error has another reason.
+
+        Raises:
+            ModelLostError: It cannot be restored, or is lost again and again.
         """
         if not await self._is_lost(lost, error):
             return None
-        self._progress.say(f"the model is lost ({error}): back to the last checkpoint")
-        return await self.open()
+        steps_done = self._directory.manifest.steps_done
+        back_to = "the last checkpoint" if steps_done else "the beginning"
+        is_sampling = isinstance(error, RolloutFailedError)
+        lost_is = (
+            "the sampler of the newest weights is gone" if is_sampling else "the model is lost"
+        )
+        while True:
+            self._count(steps_done, error)
+            self._progress.say(f"{lost_is} ({error}): back to {back_to}")
+            try:
+                return await self._open()
+            except RequestFailedError as failed:
+                error = failed
+            except APIStatusError as refused:
+                raise self._unrestorable(f"it cannot be restored: {refused}") from refused
+
+    def _count(self, steps_done: int, error: TinkerError) -> None:
+        """Count the restores to a step."""
+        if steps_done != self._restored_to:
+            self._restored_to, self._num_restores = steps_done, 0
+        if self._num_restores == MAX_RESTORES:
+            times = f"it was restored {MAX_RESTORES} times without getting to the next checkpoint"
+            raise self._unrestorable(f"{times}; the newest reason: {error}") from error
+        self._num_restores += 1
+
+    def _unrestorable(self, why: str) -> ModelLostError:
+        checkpoint = self._directory.manifest.checkpoint
+        words = f"the model of the run {self._directory.path} is lost, and {why}"
+        return ModelLostError(words, checkpoint=checkpoint)
+
+    async def _open(self) -> TrainingClient:
+        manifest = self._directory.manifest
+        self._directory.forget_after(manifest.steps_done)
+        if manifest.checkpoint is None:
+            return await self._service.create_lora_training_client_async(
+                self._config.base_model, rank=self._config.rank, seed=self._config.seed
+            )
+        opened = await self._service.create_training_client_from_state_with_optimizer_async(
+            manifest.checkpoint
+        )
+        self._progress.say(f"going on after step {manifest.steps_done} from {manifest.checkpoint}")
+        resumed = manifest.model_copy(update={"resumes": manifest.resumes + 1})
+        self._directory.write_manifest(resumed)
+        return opened
 
     async def _is_lost(self, lost: TrainingClient, error: TinkerError) -> bool:
+        if isinstance(error, RolloutFailedError):
+            return error.kind == "gone"
         if isinstance(error, APIStatusError):
             return says_gone(error)
         if not isinstance(error, RequestFailedError):

@@ -280,8 +280,8 @@ class Run:
                     self._deliver(self._results[attempt], place)
                 case DropGroup():
                     self._drop(command)
-                case HaltRun(failures, detail):
-                    self._error = RolloutsHaltedError(failures=failures, detail=detail)
+                case HaltRun(failures, detail, kind):
+                    self._error = RolloutsHaltedError(failures=failures, detail=detail, kind=kind)
 
     def _deliver(self, group: FinishedGroup, place: int) -> None:
         builder = self._open_builders.pop(group.index)

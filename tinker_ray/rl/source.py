@@ -245,6 +245,8 @@ class StreamSource:
         return self._batch[1][place]
 
     def _drop(self, group: DroppedGroup) -> None:
+        if group.reason == "halted":
+            return  # it has not ended: whoever goes on with the run runs it again
         if group.reason not in {"cancelled", "drained"}:
             self._end += 1  # another one takes its place
         self.ledger.drop(group)

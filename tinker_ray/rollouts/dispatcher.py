@@ -64,6 +64,10 @@ FAILURES_PER_ROOM: Final = 4
 """Failures in a row that halt a run by default, per group that the workers have room for: more than
 one moment of trouble can cause."""
 
+GONE_IN_A_ROW: Final = 3
+"""Attempts in a row, with no group that ends in between, for which the newest policy was not there
+any more, that halt a run: it has to be made anew."""
+
 MAX_HELD_BACK: Final = 1000
 """Builders in quarantine, one after the other, that halt a run: there is nothing else to run."""
 
@@ -115,6 +119,7 @@ class Dispatcher:
         self._num_untaken = 0
         self._newest = -1
         self._failures_in_a_row = 0
+        self._gone_in_a_row = 0
         self._held_back_in_a_row = 0
         self._closed_for: tuple[DropReason, str] | None = None
 
@@ -248,7 +253,7 @@ class Dispatcher:
         running = self._stop(attempt)
         if running is None:
             return []
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._gone_in_a_row = 0
         place = self._pace.place(running.version)
         if place is None:
             return [self._drop_stale(attempt.group, running.version, now)]
@@ -297,10 +302,18 @@ class Dispatcher:
     def _fail(
         self, attempt: AttemptId, kind: FailureKind, detail: str, now: float
     ) -> list[Command]:
-        if self._stop(attempt) is None:
+        running = self._stop(attempt)
+        if running is None:
             return []
         commands = self._again(attempt.group, kind, detail, now)
-        return [*commands, *self._note_failure(kind, detail, now)]
+        if kind != "gone":
+            return [*commands, *self._note_failure(kind, detail, now)]
+        if running.version < self._pace.version:  # it is drawn with a newer policy now
+            return commands
+        self._gone_in_a_row += 1
+        if self._gone_in_a_row < GONE_IN_A_ROW:
+            return commands
+        return [*commands, *self._halt(self._gone_in_a_row, detail, now, kind)]
 
     def _lose(self, worker: str, detail: str, now: float) -> list[Command]:
         words = detail or f"worker {worker} was lost"
@@ -340,10 +353,12 @@ class Dispatcher:
             return []
         return self._halt(self._failures_in_a_row, detail, now)
 
-    def _halt(self, failures: int, detail: str, now: float) -> list[Command]:
+    def _halt(
+        self, failures: int, detail: str, now: float, kind: FailureKind = "infrastructure"
+    ) -> list[Command]:
         if self._closed_for is not None and self._closed_for[0] != "drained":
             return []
-        return [*self._close("halted", detail, self._open, now), HaltRun(failures, detail)]
+        return [*self._close("halted", detail, self._open, now), HaltRun(failures, detail, kind)]
 
     def _close(
         self, reason: DropReason, detail: str, groups: deque[int] | dict[int, _Open], now: float

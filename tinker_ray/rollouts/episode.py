@@ -16,6 +16,7 @@ from tinker_ray.rollouts.allowance import ROLLOUT_TIMEOUT, allowance_of, tell_to
 from tinker_ray.rollouts.course import Course, without_a_turn
 from tinker_ray.rollouts.env import ActionExtra
 from tinker_ray.rollouts.failure import (
+    SAMPLE,
     FailureKind,
     RolloutFailedError,
     as_rollout_failure,
@@ -109,9 +110,9 @@ class Stages:
         try:
             return await self._limited(work, min(limits, default=None))
         except LimitReachedError as error:
-            raise _out_of_time("sample", error) from None
+            raise _out_of_time(SAMPLE, error) from None
         except Exception as error:  # the border to whatever samples
-            raise as_rollout_failure(error, stage="sample") from error
+            raise as_rollout_failure(error, stage=SAMPLE) from error
 
     async def step(self, env: Env, action: TokensWithLogprobs) -> StepResult:
         """Let an environment answer an action."""

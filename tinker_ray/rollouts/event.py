@@ -25,7 +25,7 @@ DropReason: TypeAlias = Literal[
 def kind_of(reason: DropReason) -> FailureKind:
     """Give the class of failure behind a drop; what is nobody's failure counts as ours."""
     match reason:
-        case "infrastructure" | "environment" | "request" | "timeout" | "stall":
+        case "infrastructure" | "environment" | "request" | "gone" | "timeout" | "stall":
             return reason
         case _:
             return "infrastructure"
@@ -179,6 +179,7 @@ class HaltRun:
 
     failures: int
     detail: str
+    kind: FailureKind = "infrastructure"
 
 
 Command: TypeAlias = StartAttempt | CancelAttempt | DeliverGroup | DropGroup | HaltRun

@@ -6,22 +6,30 @@ Knows nothing of retries themselves. Invariant: what leaves a worker is a
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from tinker_ray.errors import (
     ActorLostError,
     APIConnectionError,
+    APIStatusError,
     InternalServerError,
     RateLimitError,
     RequestFailedError,
     RetryableError,
     TinkerError,
 )
+from tinker_ray.wire.status import says_gone
 
-FailureKind: TypeAlias = Literal["infrastructure", "environment", "request", "timeout", "stall"]
+FailureKind: TypeAlias = Literal[
+    "infrastructure", "environment", "request", "gone", "timeout", "stall"
+]
 """``infrastructure``: the same group may well succeed elsewhere; ``environment``: the user's code
-raised; ``request``: the service refused what was asked of it, and would again; ``timeout``: a stage
-took longer than it may and was stopped; ``stall``: it could not even be stopped."""
+raised; ``request``: the service refused what was asked of it, and would again; ``gone``: the
+service does not have (any more) what the group was to be drawn with; ``timeout``: a stage took
+longer than it may and was stopped; ``stall``: it could not even be stopped."""
+
+SAMPLE: Final = "sample"
+"""The stage in which actions are drawn."""
 
 DETAIL_LIMIT_CHARACTERS = 400
 
@@ -58,9 +66,9 @@ class RolloutsHaltedError(RolloutFailedError):
         failures: How many there were in a row.
     """
 
-    def __init__(self, *, failures: int, detail: str) -> None:
+    def __init__(self, *, failures: int, detail: str, kind: FailureKind = "infrastructure") -> None:
         words = f"{failures} failures in a row, the newest: {detail}"
-        super().__init__(kind="infrastructure", stage="the run", detail=words)
+        super().__init__(kind=kind, stage="the run", detail=words)
         self.failures = failures
 
 
@@ -87,4 +95,7 @@ def as_rollout_failure(error: BaseException, *, stage: str) -> RolloutFailedErro
     """Turn any error into one that crosses process borders."""
     if isinstance(error, RolloutFailedError):
         return error
-    return RolloutFailedError(kind=classify(error), stage=stage, detail=describe(error))
+    # what an environment asks of the service for itself may be missing for reasons of its own
+    is_gone = stage == SAMPLE and isinstance(error, APIStatusError) and says_gone(error)
+    kind = "gone" if is_gone else classify(error)
+    return RolloutFailedError(kind=kind, stage=stage, detail=describe(error))

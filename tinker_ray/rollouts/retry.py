@@ -23,7 +23,8 @@ class RetryBudget:
     A request that the service refused would be refused again, so it has no budget.
 
     Attributes:
-        infrastructure: A worker or the service was lost.
+        infrastructure: A worker or the service was lost; as often, by a count of its own, if what
+            the group was to be drawn with is gone.
         environment: The user's code raised.
         timeout: A stage, or the group, took too long.
         stall: A stage took too long and could not be stopped.
@@ -56,5 +57,5 @@ class RetryBudget:
             failures: Of the group so far, the newest among them.
             kind: Of the newest.
         """
-        budget: int = getattr(self, kind, 0)
+        budget: int = getattr(self, "infrastructure" if kind == "gone" else kind, 0)
         return failures[kind] <= budget

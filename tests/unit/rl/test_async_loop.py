@@ -4,13 +4,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 from rich.console import Console
 
 from tests.fakes.environment import CountingGroup
-from tests.fakes.trainee import FakeTraining
+from tests.fakes.trainee import FakeTraining, ImprovingSampler
 from tinker_ray.clients.training import TrainingClient
 from tinker_ray.errors import ConfigurationError, NotFoundError, TinkerError
 from tinker_ray.rl.config import RunConfig
@@ -19,7 +19,9 @@ from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Summary
 from tinker_ray.rl.run_directory import RunDirectory, open_run
-from tinker_ray.rollouts import EnvGroupBuilder
+from tinker_ray.rollouts import EnvGroupBuilder, RolloutsHaltedError
+from tinker_ray.rollouts.dispatcher import GONE_IN_A_ROW
+from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
 
 CONFIG = RunConfig(steps=6, eval_every=2, checkpoint_every=2, seed=5)
 TIMES = {"tokens_per_s", "rollout_s", "train_s", "step_s", "selection", "peak_in_flight"}
@@ -62,7 +64,7 @@ async def run(
 
     async def reopen(lost: TrainingClient, error: TinkerError) -> TrainingClient | None:
         assert lost is cast("TrainingClient", training)
-        assert error is cast("TinkerError", training.error)
+        assert error is training.error or getattr(error, "kind", "") == "gone"
         directory.forget_after(directory.manifest.steps_done)
         return cast("TrainingClient", reopened)
 
@@ -159,10 +161,49 @@ async def test_a_model_that_is_gone_is_opened_again_from_the_last_checkpoint(
     assert len(set(trained(directory))) == len(trained(directory)) == 6 * SIZE
 
 
-async def test_a_model_that_is_gone_every_time_ends_the_run(tmp_path: Path) -> None:
-    training = FakeTraining(fail_at=0, error=NotFoundError("there is no model"))
-    with pytest.raises(NotFoundError):
-        await run(tmp_path, training, reopened=training)
+@dataclass(frozen=True)
+class GoneSampler(ImprovingSampler):
+    """The sampler of weights that the service does not have any more."""
+
+    error: ClassVar = NotFoundError("the weights of this sampling session were deleted")
+
+    def with_label(self, label: str, weight: float) -> GoneSampler:
+        del label, weight
+        return self
+
+    async def sample_async(
+        self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
+    ) -> SampleResponse:
+        del prompt, num_samples, sampling_params
+        raise self.error
+
+
+class GoneAfter(FakeTraining):
+    """Its samplers are gone as soon as they are there, from one version on."""
+
+    async def save_weights_and_get_sampling_client_async(self) -> ImprovingSampler:
+        return (GoneSampler if self.version >= 3 else ImprovingSampler)(self.version)
+
+
+@pytest.mark.parametrize("max_staleness", [None, 1])
+async def test_a_run_whose_sampler_is_gone_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, max_staleness: int | None
+) -> None:
+    reopened = FakeTraining(version=2)
+    summary, directory = await run(
+        tmp_path, GoneAfter(), reopened=reopened, eval_every=0, max_staleness=max_staleness
+    )
+    assert (6, True) == (summary.steps, reopened.version > 2)
+    assert list(range(6 * SIZE)) == sorted(trained(directory))
+    assert [] == dropped(directory)
+
+
+async def test_a_run_whose_sampler_is_gone_ends_if_there_is_nothing_to_go_back_to(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RolloutsHaltedError, match="this sampling session were deleted") as caught:
+        await run(tmp_path, GoneAfter(), eval_every=0, max_staleness=1)
+    assert ("gone", GONE_IN_A_ROW) == (caught.value.kind, caught.value.failures)
 
 
 async def test_minibatches_are_trained_as_they_come_and_add_up_to_the_same_step(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinker_ray.rollouts import AttemptId, Dispatcher, Pace, Pacing, Quarantine, RetryBudget
+from tinker_ray.rollouts.dispatcher import GONE_IN_A_ROW
 from tinker_ray.rollouts.event import (
     AttemptFailed,
     AttemptFinished,
@@ -34,7 +35,10 @@ from tinker_ray.rollouts.failure import FailureKind
 GROUP_S = 10.0
 FIRST_VERSION = 3
 BUDGET = RetryBudget(infrastructure=2, environment=1, timeout=1, stall=0)
-KINDS: tuple[FailureKind, ...] = ("infrastructure", "environment", "request", "timeout", "stall")
+KINDS: tuple[FailureKind, ...] = (
+    *("infrastructure", "environment", "request"),
+    *("gone", "timeout", "stall"),
+)
 
 
 @dataclass
@@ -96,8 +100,8 @@ class World:
                 assert group not in self.dropped, "a group was dropped twice"
                 self.dropped[group] = reason
                 assert group not in {attempt.group for attempt in self.running}
-            case HaltRun(failures):
-                assert failures >= self.halt_after
+            case HaltRun(failures, _, kind):
+                assert failures >= (GONE_IN_A_ROW if kind == "gone" else self.halt_after)
                 self.is_over = True
 
     def check_start(self, attempt: AttemptId, worker: str, version: int) -> None:
@@ -242,5 +246,5 @@ def test_whatever_happens_every_group_ends_once_and_none_is_too_stale(
     account = world.dispatcher.account
     assert account.dispatched == account.delivered + account.dropped.total()
     assert world.dispatcher.in_flight == 0
-    most = sum((BUDGET.infrastructure, BUDGET.environment, BUDGET.timeout)) + 1
+    most = sum((2 * BUDGET.infrastructure, BUDGET.environment, BUDGET.timeout)) + 1
     assert max(Counter(attempt.group for attempt in world.past).values(), default=0) <= most

@@ -9,10 +9,11 @@ import pytest
 
 from tests.fakes.environment import CountingEnv, CountingGroup
 from tests.fakes.sampler import ScriptedSampler, SeededSampler
-from tinker_ray.errors import APIConnectionError
+from tinker_ray.errors import APIConnectionError, APIStatusError, NotFoundError
 from tinker_ray.rollouts import (
     Env,
     EnvGroupBuilder,
+    FailureKind,
     Metrics,
     RolloutFailedError,
     RolloutParams,
@@ -165,6 +166,22 @@ def test_a_lost_connection_while_sampling_is_infrastructure() -> None:
     with pytest.raises(RolloutFailedError) as caught:
         asyncio.run(run_group(CountingGroup([5]), policy))
     assert (caught.value.kind, caught.value.stage) == ("infrastructure", "sample")
+
+
+@pytest.mark.parametrize("gone", [NotFoundError("no such"), APIStatusError("", status_code=410)])
+def test_a_sampler_that_is_gone_is_told_from_what_an_environment_misses(
+    gone: APIStatusError,
+) -> None:
+    def missing(prompt: list[int], row: int) -> list[int]:
+        raise gone
+
+    def kind(builder: CountingGroup, sampler: ScriptedSampler) -> FailureKind:
+        with pytest.raises(RolloutFailedError) as caught:
+            asyncio.run(run_group(builder, SamplerPolicy(sampler, PARAMS)))
+        return caught.value.kind
+
+    assert "gone" == kind(CountingGroup([5]), ScriptedSampler(missing))
+    assert "request" == kind(CountingGroup([5], error=gone), ScriptedSampler(echo_row))
 
 
 def test_cleanup_runs_after_a_group_that_succeeded() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rollouts import AttemptId, Dispatcher, RetryBudget
+from tinker_ray.rollouts.dispatcher import GONE_IN_A_ROW
 from tinker_ray.rollouts.event import (
     AttemptFailed,
     AttemptFinished,
@@ -13,6 +14,7 @@ from tinker_ray.rollouts.event import (
     DropGroup,
     GroupOffered,
     HaltRun,
+    PolicyPublished,
     RunDrained,
     StartAttempt,
     TimePassed,
@@ -105,3 +107,37 @@ def test_a_run_that_drains_lets_groups_end_and_begins_none() -> None:
     assert not dispatcher.is_hungry
     dispatcher.handle(AttemptFinished(AttemptId(0, 0)), 0.0)
     assert (dispatcher.account.delivered, dispatcher.account.open) == (1, 0)
+
+
+def gone(group: int, number: int) -> AttemptFailed:
+    return AttemptFailed(AttemptId(group, number), "gone", "no such sampler")
+
+
+def test_a_few_attempts_in_a_row_whose_policy_is_gone_halt_the_run() -> None:
+    dispatcher = running(Dispatcher(), groups=3, room=3)
+    again = dispatcher.handle(gone(0, 0), 1.0)
+    assert again == [StartAttempt(AttemptId(0, 1), "w")]
+    dispatcher.handle(gone(1, 0), 1.0)
+    dispatcher.handle(AttemptFinished(AttemptId(2, 0)), 1.0)  # drawn before it was gone
+    for attempt in [(0, 1), (1, 1)]:
+        dispatcher.handle(gone(*attempt), 2.0)
+    commands = dispatcher.handle(gone(0, 2), 2.0)
+    assert commands[-1] == HaltRun(3, "no such sampler", "gone")
+    assert dispatcher.account.dropped == {"halted": 2}
+    assert dispatcher.account.open == 0
+
+
+def test_a_group_that_alone_finds_its_policy_gone_is_dropped_in_the_end() -> None:
+    dispatcher = running(Dispatcher(retries=1), groups=2, room=2)
+    dispatcher.handle(gone(0, 0), 1.0)
+    dispatcher.handle(AttemptFinished(AttemptId(1, 0)), 1.0)
+    [dropped] = dispatcher.handle(gone(0, 1), 3.0)
+    assert dropped == DropGroup(0, "gone", "no such sampler", attempts=2, seconds=3.0)
+
+
+def test_a_group_whose_older_policy_is_gone_is_drawn_with_the_newest() -> None:
+    dispatcher = running(Dispatcher(), groups=GONE_IN_A_ROW, room=GONE_IN_A_ROW)
+    dispatcher.handle(PolicyPublished(1), 1.0)
+    for group in range(GONE_IN_A_ROW):
+        again = dispatcher.handle(gone(group, 0), 2.0)
+        assert again == [StartAttempt(AttemptId(group, 1), "w", version=1)]
