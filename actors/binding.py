@@ -23,12 +23,13 @@ from actors.env_threads import MAX_THREADS
 from actors.rollout import RolloutActor
 from actors.sampler import SamplerActor
 from actors.session import SessionActor
+from actors.shipping import Shipment, Shipped, Shipper
 from actors.task import TaskActor
 from actors.training import SLOTS, TrainingActor
 from actors.worker_options import Setup, run_setup
 from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
-from tinker_ray.telemetry import export, names
+from tinker_ray.telemetry import export, names, told_meters
 from tinker_ray.telemetry.log import start_log
 from tinker_ray.telemetry.trace import span
 
@@ -140,8 +141,8 @@ class Shell(ABC):
         return repr(self._actor)
 
     @ray.method(concurrency_group="control")
-    async def drain(self) -> None:
-        """Close the plain object and export what is left of the spans."""
+    async def drain(self) -> object:
+        """Close the plain object, export what is left of the spans, give what is left to tell."""
         if self._actor is not None:
             closing = asyncio.run_coroutine_threadsafe(self._actor.aclose(), self._loop)
             try:
@@ -150,6 +151,11 @@ class Shell(ABC):
             except TimeoutError:
                 logger.warning("%r did not close within %g s", self._actor, CLOSE_S)
         await asyncio.to_thread(export.flush)
+        return self.left()
+
+    def left(self) -> object:
+        """Give what is left to tell at the end."""
+        return None
 
     def _living(self) -> Any:  # noqa: ANN401
         if self._failure is not None:
@@ -225,8 +231,22 @@ class RolloutShell(Shell):
         threads: int = MAX_THREADS,
     ) -> RolloutActor:
         """Make the plain object, after what the user wants done first."""
+        self._shipper = Shipper(name)
         run_setup(setup, f"the rollout actor {name} on node {_node()}")
+        told_meters.install(self._shipper.meters)  # unless the hook chose another provider
         return RolloutActor(service, ledger, name=name, node=_node(), threads=threads)
+
+    async def call(
+        self, method: str, arguments: tuple[Any, ...], carrier: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401
+        """Run a method of the plain object; what was measured meanwhile comes along."""
+        answer = await super().call(method, arguments, carrier)
+        shipment = await self._shipper.fetch_all()
+        return Shipped(answer, shipment) if shipment else answer
+
+    def left(self) -> Shipment:
+        """Give what was measured since the last answer."""
+        return self._shipper.fetch()
 
 
 class TaskShell(Shell):
@@ -236,9 +256,12 @@ class TaskShell(Shell):
 
     def build(self, name: str, setup: Setup | None, threads: int, log_level: int) -> TaskActor:
         """Make the plain object, after what the user wants done first."""
-        run_setup(setup, f"{name} on node {_node()}")
         dumps = ray.cloudpickle.dumps
-        return TaskActor(name, threads=threads, log_level=log_level, dumps=dumps)
+        actor = TaskActor(
+            name, node=_node(), threads=threads, log_level=log_level, dumps=dumps, setup=setup
+        )
+        told_meters.install(actor.shipper.meters)  # unless the hook chose another provider
+        return actor
 
 
 def _node() -> str:

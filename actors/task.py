@@ -1,25 +1,24 @@
 """Users' functions on the cluster: many at once in one process, in threads or on an event loop.
 
 Knows nothing of Ray. Invariant: whatever a function returns or raises, its outcome can be told to
-the process that waits for it; log records written meanwhile come along.
+the process that waits for it; what was logged and measured meanwhile comes along.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import pickle
 import time
 import traceback
-from collections import deque
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.env_loop import EnvLoop
 from actors.env_threads import EnvThreads
+from actors.shipping import TASK, Shipment, Shipper
+from actors.worker_options import Setup, run_setup
 from tinker_ray.errors import ActorLostError, TinkerError
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.carrier import Carrier
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 MAX_HANGING = 32
 """Cancelled tasks that may go on all the same before the worker gives itself up."""
-MAX_RECORDS = 10_000
-"""Log records that are kept until they are fetched; beyond that the oldest are dropped."""
-LISTEN_S = 60.0
-GATHER_S = 0.2
-"""How long records are gathered before they are sent by themselves."""
-
-_task: ContextVar[str | None] = ContextVar("task", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,87 +55,60 @@ class Outcome:
     Attributes:
         value: What was returned, or else raised, pickled.
         traceback: Of what was raised; None if the function returned.
-        records: What was logged in the process since records were last fetched.
+        shipment: What was logged and measured in the process since the last one; None if nothing.
         seconds: How long it took.
         cpu_s: CPU time of its thread; 0 for coroutines, which share one.
     """
 
     value: bytes = field(repr=False)
     traceback: str | None = None
-    records: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    shipment: Shipment | None = None
     seconds: float = 0.0
     cpu_s: float = 0.0
 
 
-class Relay(logging.Handler):
-    """Keeps log records as plain values until they are fetched.
-
-    Args:
-        worker: Its name goes along as the record's ``worker``.
-        on_first: Called, in whatever thread, with the first record after a fetch.
-    """
-
-    def __init__(self, worker: str, on_first: Callable[[], object]) -> None:
-        super().__init__()
-        self._worker = worker
-        self._on_first = on_first
-        self._kept: deque[dict[str, Any]] = deque(maxlen=MAX_RECORDS)
-        self._lines = logging.Formatter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record, with its arguments and traceback turned to text."""
-        plain = {
-            name: value
-            for name, value in vars(record).items()
-            if isinstance(value, str | int | float | None)
-        }
-        text = record.exc_text
-        if record.exc_info and not text:
-            text = self._lines.formatException(record.exc_info)
-        plain |= {"msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": text}
-        self._kept.append(plain | {"worker": self._worker, "task": _task.get()})
-        if len(self._kept) == 1:
-            self._on_first()
-
-    def fetch(self) -> tuple[dict[str, Any], ...]:
-        """Give what has been kept since the last time."""
-        fetched = []
-        while self._kept:
-            fetched.append(self._kept.popleft())
-        return tuple(fetched)
-
-
 class TaskActor:
     """Runs functions.
+
+    Attributes:
+        shipper: Gathers what is logged and measured.
 
     Args:
         name: Of the worker.
         threads: How many plain functions may run at once.
         log_level: Records of this level and above are sent back.
         dumps: Pickles outcomes.
+        node: Where it is.
+        setup: Is called first; :meth:`begin` tells how that went.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the actor's identity
         self,
         name: str,
         *,
         threads: int,
         log_level: int = logging.WARNING,
         dumps: Callable[[Any], bytes] = pickle.dumps,
+        node: str = "",
+        setup: Setup | None = None,
     ) -> None:
         self._name = name
         self._dumps = dumps
         self._threads = EnvThreads(threads, interrupts=True)
         self._loop = EnvLoop("tasks")
-        self._some_records = asyncio.Event()
-        self._relay = Relay(name, functools.partial(self._tell, asyncio.get_running_loop()))
-        self._level_before = logging.getLogger().level
-        logging.getLogger().addHandler(self._relay)
-        logging.getLogger().setLevel(log_level)
+        self.shipper = Shipper(name)
+        self._failure: TinkerError | None = None
+        with self.shipper.early_records(log_level):
+            self._set_up(setup, f"{name} on node {node}")
+        self.shipper.gather_records(log_level)
 
     def __repr__(self) -> str:
         """Show what runs."""
         return f"TaskActor({self._name!r}, {self._threads!r})"
+
+    async def begin(self) -> tuple[Shipment, TinkerError | None]:
+        """Give what the setup hook logged, and the error that it ended with."""
+        return self.shipper.fetch(), self._failure
 
     async def run(self, task: Task) -> Outcome:
         """Call a function; cancelling this stops a coroutine, and interrupts a plain function.
@@ -163,34 +128,34 @@ class TaskActor:
         return Outcome(
             outcome.value,
             outcome.traceback,
-            self._relay.fetch(),
+            self.shipper.fetch() or None,
             outcome.seconds,
             outcome.cpu_s,
         )
 
-    async def records(self) -> tuple[dict[str, Any], ...]:
-        """Wait a while for log records and give them."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LISTEN_S):
-                await self._some_records.wait()
-                await asyncio.sleep(GATHER_S)
-        self._some_records.clear()
-        return self._relay.fetch()
+    async def shipment(self) -> Shipment:
+        """Wait a while for something that was logged or measured, and give it."""
+        return await self.shipper.wait()
+
+    async def hush(self) -> None:
+        """Have whoever waits for a shipment get the last one at once."""
+        self.shipper.hush()
 
     async def aclose(self) -> None:
         """Cancel coroutines, let threads end; idempotent."""
-        logging.getLogger().removeHandler(self._relay)
-        logging.getLogger().setLevel(self._level_before)
+        self.shipper.close()
         await self._loop.aclose()
         self._threads.close()
 
-    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._some_records.set)
+    def _set_up(self, setup: Setup | None, where: str) -> None:
+        try:
+            run_setup(setup, where)
+        except TinkerError as error:
+            self._failure = error
 
     def _call(self, task: Task) -> Outcome:
         """Call a plain function in this thread."""
-        _task.set(task.name)
+        TASK.set(task.name)
         start, cpu = time.perf_counter(), time.thread_time()
         with span(names.EXECUTOR_TASK, attributes={names.METHOD: task.name}, carrier=task.carrier):
             try:
@@ -205,7 +170,7 @@ class TaskActor:
 
     async def _await(self, task: Task) -> Outcome:
         """Await a coroutine function on the event loop for tasks."""
-        _task.set(task.name)
+        TASK.set(task.name)
         start = time.perf_counter()
         with span(names.EXECUTOR_TASK, attributes={names.METHOD: task.name}, carrier=task.carrier):
             try:

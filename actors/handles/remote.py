@@ -213,23 +213,28 @@ class RemoteActor:
         except _Lost as lost:
             raise self._error(lost) from None
 
-    async def aclose(self, *, drain_s: float = 0.0) -> None:
+    async def aclose(self, *, drain_s: float = 0.0) -> Any:  # noqa: ANN401 - of the binding
         """End the actor's process and this handle; idempotent.
 
         Args:
             drain_s: How long an actor that was ever heard of may take to close by itself.
+
+        Returns:
+            What its shell leaves, if it closed by itself.
         """
+        left: Any = None
         if self._closed:
-            return
+            return left
         self._closed = True
         if drain_s and self._seen and self._actor is not None and ray.is_initialized():
             with contextlib.suppress(TimeoutError, RayError):
                 async with asyncio.timeout(drain_s):
-                    await self._actor.drain.remote()
+                    left = await self._actor.drain.remote()
         self.kill()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        return left
 
     async def let_go(self) -> None:
         """Close this handle and leave the actor alone, which belongs to another; idempotent."""

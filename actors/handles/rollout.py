@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.rollout import SamplerRef
+from actors.shipping import Shipment, Shipped
 from tinker_ray.errors import ActorLostError
 from tinker_ray.rollouts.packing import PackedGroup, unpack
+from tinker_ray.telemetry.merge import Merger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from opentelemetry.metrics import MeterProvider
 
     from actors.handles.remote import RemoteActor
     from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
@@ -23,13 +27,18 @@ class RolloutHandle:
     Args:
         remote: The actor.
         on_closed: Called when the handle is closed.
+        meter_provider: Gets what is measured there; by default this process's own.
     """
 
     def __init__(
-        self, remote: RemoteActor, on_closed: Callable[[RolloutHandle], Any] | None = None
+        self,
+        remote: RemoteActor,
+        on_closed: Callable[[RolloutHandle], Any] | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         self._remote = remote
         self._on_closed = on_closed
+        self._merger = Merger(remote.name, meter_provider)
 
     def __repr__(self) -> str:
         """Show the actor."""
@@ -50,7 +59,7 @@ class RolloutHandle:
             ActorLostError: The actor died; it is gone for good.
         """
         try:
-            packed: PackedGroup | TrajectoryGroup = await self._remote.call(
+            answer = await self._remote.call(
                 "run_group",
                 builder,
                 SamplerRef.of(sampler),
@@ -62,6 +71,10 @@ class RolloutHandle:
             self._remote.kill()
             self._forget()
             raise
+        if isinstance(answer, Shipped):
+            self._merger.merge(answer.shipment.measured)
+            answer = answer.answer
+        packed: PackedGroup | TrajectoryGroup = answer
         return unpack(packed)
 
     async def ready(self) -> None:
@@ -76,7 +89,9 @@ class RolloutHandle:
     async def close(self) -> None:
         """End the actor; idempotent."""
         self._forget()
-        await self._remote.aclose(drain_s=DRAIN_S)
+        left = await self._remote.aclose(drain_s=DRAIN_S)
+        if isinstance(left, Shipment):
+            self._merger.merge(left.measured)
 
     def _forget(self) -> None:
         if self._on_closed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 
@@ -15,6 +15,7 @@ from tinker_ray.errors import ActorLostError, TinkerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.shipping import Shipment
     from actors.task import Outcome, Task
     from actors.worker_options import WorkerOptions
 
@@ -28,14 +29,12 @@ class TaskHandle:
 
     Args:
         remote: The actor.
-        on_records: Gets log records, as plain values.
+        on_shipment: Gets what was logged and measured there.
     """
 
-    def __init__(
-        self, remote: RemoteActor, on_records: Callable[[tuple[dict[str, Any], ...]], None]
-    ) -> None:
+    def __init__(self, remote: RemoteActor, on_shipment: Callable[[Shipment], None]) -> None:
         self._remote = remote
-        self._on_records = on_records
+        self._on_shipment = on_shipment
         self._listening: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -53,7 +52,7 @@ class TaskHandle:
         name: str,
         worker: WorkerOptions,
         log_level: int,
-        on_records: Callable[[tuple[dict[str, Any], ...]], None],
+        on_shipment: Callable[[Shipment], None],
     ) -> TaskHandle:
         """Start a worker, and wait until it works.
 
@@ -68,9 +67,9 @@ class TaskHandle:
             scheduling_strategy="SPREAD",
             **worker.ray_options(num_cpus=NUM_CPUS),
         ).remote(name, worker.setup, worker.threads, log_level)
-        handle = cls(RemoteActor(name, namespace, actor), on_records)
+        handle = cls(RemoteActor(name, namespace, actor), on_shipment)
         try:
-            await handle._remote.ping()
+            await handle._begin()
         except BaseException:
             await handle.close()
             raise
@@ -88,18 +87,34 @@ class TaskHandle:
         except ActorLostError:
             self._remote.kill()
             raise
-        self._on_records(outcome.records)
+        if outcome.shipment:
+            self._on_shipment(outcome.shipment)
         return outcome
 
     async def close(self) -> None:
-        """End the worker; idempotent."""
+        """End the worker, once it has told what is left; idempotent."""
         if self._listening is not None:
+            with contextlib.suppress(TinkerError, TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await self._remote.call("hush")
+                    await asyncio.wait({self._listening})
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
+            self._listening = None
         await self._remote.aclose(drain_s=DRAIN_S)
 
+    async def _begin(self) -> None:
+        shipment: Shipment
+        shipment, failure = await self._remote.call("begin")
+        self._on_shipment(shipment)
+        if failure is not None:
+            raise failure
+
     async def _listen(self) -> None:
-        """Fetch what tasks log while they run."""
+        """Fetch what tasks log and measure while they run."""
         with contextlib.suppress(TinkerError):  # whoever runs a task hears of the worker's death
             while True:
-                self._on_records(await self._remote.call("records", cancel=True))
+                shipment: Shipment = await self._remote.call("shipment", cancel=True)
+                self._on_shipment(shipment)
+                if shipment.is_last:
+                    return

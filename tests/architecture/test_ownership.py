@@ -5,11 +5,14 @@ from tests.architecture.conftest import Module
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv")
 GLOBAL_TELEMETRY = (
     "opentelemetry.trace.set_tracer_provider",
-    "opentelemetry.metrics.set_meter_provider",
     "opentelemetry.propagate.set_global_textmap",
     "trace.set_tracer_provider",
-    "metrics.set_meter_provider",
     "propagate.set_global_textmap",
+)
+METER_PROVIDER = (
+    "opentelemetry.metrics.set_meter_provider",
+    "metrics.set_meter_provider",
+    "told_meters.install",
 )
 
 
@@ -40,3 +43,11 @@ def test_only_export_imports_the_telemetry_sdk(modules: list[Module]) -> None:
 
 def test_nobody_replaces_a_global_telemetry_provider(modules: list[Module]) -> None:
     assert [] == mentions(modules, *GLOBAL_TELEMETRY)
+
+
+def test_only_a_worker_of_ours_is_given_a_meter_provider_for_want_of_one(
+    modules: list[Module],
+) -> None:
+    allowed = {"tinker_ray/telemetry/told_meters.py", "actors/binding.py"}
+    others = [module for module in modules if module.where not in allowed]
+    assert [] == mentions(others, *METER_PROVIDER)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import metrics
 
+from tests.fakes.measured import Measured
 from tinker_ray import ServiceClient
 from tinker_ray.config import Settings
 from tinker_ray.engine import launcher
@@ -28,3 +30,11 @@ def service(embedded_engine: str) -> Iterator[ServiceClient]:
     """A client in local mode."""
     with ServiceClient(base_url="embedded") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def measured() -> Measured:
+    """This process's meter provider, of which there can be one only, until it ends."""
+    measured = Measured()
+    metrics.set_meter_provider(measured.provider)
+    return measured

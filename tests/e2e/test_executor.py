@@ -7,11 +7,13 @@ import concurrent.futures
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import ray.util
+from opentelemetry import metrics
 
 from tests.fakes.environment import CountingGroup
 from tests.fakes.toy_service import ToyServer, ToyService
@@ -24,6 +26,7 @@ from tinker_ray.rollouts import RolloutParams, SamplerPolicy, run_group
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.fakes.measured import Measured
     from tinker_ray import SamplingClient
     from tinker_ray.rollouts import TrajectoryGroup
 
@@ -38,6 +41,7 @@ def executor() -> Iterator[RayExecutor]:
 
 def set_mark() -> None:
     os.environ["EXECUTOR_TEST_MARK"] = "set"
+    logging.getLogger("users.setup").info("marked")
 
 
 def look() -> tuple[int, str | None]:
@@ -70,11 +74,24 @@ async def hang(begun: str, stopped: str) -> None:
         os.mkdir(stopped)  # noqa: PTH102
 
 
+def measure(number: int) -> None:
+    meter = metrics.get_meter("users")
+    meter.create_counter("tasks").add(1, {"odd": number % 2 == 1})
+    meter.create_histogram("numbers").record(number)
+
+
+async def measure_and_hang(begun: str) -> None:
+    metrics.get_meter("users").create_counter("begun").add(1)
+    os.mkdir(begun)  # noqa: PTH102 - ruff sees a blocking call in pathlib's alone
+    await asyncio.Event().wait()
+
+
 class OddError(Exception):
     """Only this module knows it."""
 
 
 def raise_oddly() -> None:
+    logging.getLogger("users.odd").warning("about to raise")
     raise OddError("so it is")
 
 
@@ -93,6 +110,7 @@ def test_tasks_run_in_other_processes_after_the_setup_with_logs_and_types_shippe
     assert os.getpid() not in {pid for pid, _ in places}
     assert {"set"} == {mark for _, mark in places}
     assert "looking" in [item.message for item in caplog.records if item.name == "users.task"]
+    assert {"marked"} == {item.message for item in caplog.records if item.name == "users.setup"}
     with pytest.raises(OddError, match="so it is") as caught:
         executor.submit(raise_oddly).result()
     assert "raise OddError" in str(caught.value.__cause__)
@@ -112,6 +130,27 @@ def test_a_worker_that_dies_costs_a_repetition_or_a_typed_error(
     assert executor.account.workers_lost >= 3
 
 
+def test_what_tasks_measure_is_in_this_process_s_instruments_when_they_have_ended(
+    executor: RayExecutor, measured: Measured
+) -> None:
+    for future in [executor.submit(measure, number) for number in range(20)]:
+        future.result()
+    counted = {point.attributes["odd"]: point.value for point in measured.points("tasks")}
+    assert {False: 10, True: 10} == counted
+    assert [(20, 190)] == [(point.count, point.sum) for point in measured.points("numbers")]
+
+
+def test_what_a_cancelled_task_measured_has_come_when_the_executor_has_ended(
+    executor: RayExecutor, measured: Measured, tmp_path: Path
+) -> None:
+    running = executor.submit(measure_and_hang, str(tmp_path / "begun"))
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    running.cancel()
+    executor.shutdown()
+    assert [1] == [point.value for point in measured.points("begun")]
+
+
 async def test_asyncio_awaits_it_and_cancels_what_runs(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
@@ -124,10 +163,13 @@ async def test_asyncio_awaits_it_and_cancels_what_runs(
     assert 1 == executor.account.cancelled
 
 
-def test_a_setup_that_fails_fails_the_tasks_and_shutdown_takes_no_more() -> None:
+def test_a_setup_that_fails_fails_the_tasks_and_shutdown_takes_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     executor = RayExecutor(1, setup=raise_oddly)
     with pytest.raises(ConfigurationError, match=r"raise_oddly failed in executor-.*so it is"):
         executor.submit(look).result()
+    assert "about to raise" in {item.message for item in caplog.records}
     executor.shutdown(cancel_futures=True)
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):

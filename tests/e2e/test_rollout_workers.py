@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import metrics
 
 from actors.worker_options import WorkerOptions
 from tests.fakes.cluster_session import ClusterSession, cluster_session
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.handles.rollout import RolloutHandle
+    from tests.fakes.measured import Measured
     from tinker_ray.rl.pool import OpenWorker
     from tinker_ray.rollouts import Action, EnvGroupBuilder, Sampler, StepResult, Trajectory
 
@@ -73,6 +75,7 @@ class PlainEnv:
 
     def __init__(self, prompt: list[int], *, hangs: bool) -> None:
         self._env = CountingEnv(prompt, num_turns=2)
+        self._problem = prompt[1]
         self._hangs = hangs
 
     def initial_observation(self) -> Any:  # noqa: ANN401
@@ -81,6 +84,8 @@ class PlainEnv:
     def step(self, action: Action) -> StepResult:
         if self._hangs:
             threading.Event().wait()
+        meter = metrics.get_meter("users.environment")
+        meter.create_counter("env_steps").add(1, {"problem": self._problem})
         result: StepResult = drive(self._env.step(action))
         result.logs["mark"] = os.environ.get("ROLLOUT_TEST_SETUP", "")
         result.logs["thread"] = threading.current_thread().name
@@ -108,7 +113,9 @@ class PlainGroup(CountingGroup):
         ]
 
 
-async def test_workers_have_their_setup_and_environment_and_block_in_threads() -> None:
+async def test_workers_have_their_setup_and_environment_and_block_in_threads(
+    measured: Measured,
+) -> None:
     options = WorkerOptions(
         setup=set_mark,
         num_cpus=1,
@@ -133,6 +140,8 @@ async def test_workers_have_their_setup_and_environment_and_block_in_threads() -
     assert {"mark": "told and more", "thread": "environment"} == logs
     assert (0, 1) == (groups[0].num_failed, groups[1].num_failed)
     assert "stall" == groups[1].rollout_errors[0].error_type
+    steps = {point.attributes["problem"]: point.value for point in measured.points("env_steps")}
+    assert {0: 4 * 2, 1: 3 * 2} == steps  # of the environments, in this process's instruments
 
 
 @dataclass

@@ -23,7 +23,7 @@ from tinker_ray.clients import install
 from tinker_ray.config import Settings
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.assignment import Account, Assignment
-from tinker_ray.rl.task_codec import call_all, log_here, task_of
+from tinker_ray.rl.task_codec import call_all, receiver, task_of
 from tinker_ray.rl.task_runner import StartTaskWorker, TaskFuture, TaskRunner, TaskWorker
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class RayExecutor(Executor):
     Functions, arguments and results travel by pickle (closures and what ``__main__`` defines, too);
     sampling clients may be among them. Plain functions run in threads, coroutine functions on an
     event loop of the worker. Exceptions keep their type; log records reach this process's logging,
-    spans belong to the trace of whoever submits.
+    metrics its OpenTelemetry instruments, and spans belong to the trace of whoever submits.
 
     Cancelling a future whose task waits takes it back. Of a task that runs, a coroutine is stopped;
     a plain function is interrupted at its next instruction of Python, and left alone if it never
@@ -193,7 +193,7 @@ def _starter(options: WorkerOptions, log_level: int) -> StartTaskWorker:
         from actors.handles.task import TaskHandle
 
         full_name = f"{name}/worker-{number}"
-        return await TaskHandle.start(full_name, options, log_level, log_here)
+        return await TaskHandle.start(full_name, options, log_level, receiver(full_name))
 
     return start
 

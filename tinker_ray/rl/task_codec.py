@@ -1,4 +1,4 @@
-"""Calls, outcomes and log records of an executor's tasks, between this process and its workers.
+"""Calls, outcomes and shipments of an executor's tasks, between this process and its workers.
 
 Knows nothing of futures. Invariant: an outcome that cannot be understood here is an error that says
 so, never silence.
@@ -14,9 +14,11 @@ from typing import Any
 
 from ray import cloudpickle
 
+from actors.shipping import Shipment
 from actors.task import Outcome, Task
 from tinker_ray.errors import TinkerError
 from tinker_ray.telemetry.carrier import inject
+from tinker_ray.telemetry.merge import Merger
 
 dumps: Any = cloudpickle.dumps
 """Ray has no annotations."""
@@ -70,6 +72,20 @@ def result_of(outcome: Outcome) -> tuple[Any, BaseException | None]:
 def call_all(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Call a function once for each tuple of arguments."""
     return [function(*arguments) for arguments in calls]
+
+
+def receiver(worker: str) -> Callable[[Shipment], None]:
+    """Make what takes the shipments of a worker.
+
+    Its records go to this process's loggers, its measurements to this process's instruments.
+    """
+    merger = Merger(worker)
+
+    def receive(shipment: Shipment) -> None:
+        log_here(shipment.records)
+        merger.merge(shipment.measured)
+
+    return receive
 
 
 def log_here(records: Iterable[Mapping[str, Any]]) -> None:

@@ -13,15 +13,24 @@ from actors.handles.rollout import RolloutHandle
 from actors.hosted import HostedSampling
 from actors.rollout import HostedSampler, RolloutActor, SamplerRef
 from actors.session import SessionActor
+from actors.shipping import Shipment, Shipped
 from tests.fakes.environment import CountingEnv, CountingGroup
+from tests.fakes.measured import Measured
 from tests.fakes.remote_actor import FakeRemote
 from tests.fakes.toy_service import ToyService, ToyTransport
 from tests.unit.actors.conftest import SERVICE, until
 from tinker_ray.core.flags import JSON_ONLY
 from tinker_ray.core.link import Link
 from tinker_ray.errors import ActorLostError
-from tinker_ray.rollouts import Attempt, AttemptId, RolloutFailedError, RolloutParams
+from tinker_ray.rollouts import (
+    Attempt,
+    AttemptId,
+    RolloutFailedError,
+    RolloutParams,
+    TrajectoryGroup,
+)
 from tinker_ray.rollouts.packing import unpack
+from tinker_ray.telemetry.told_meters import ToldMeters
 from tinker_ray.types import ModelInput, RetryConfig, SamplingParams
 
 if TYPE_CHECKING:
@@ -122,6 +131,33 @@ async def test_a_lost_actor_is_not_called_again() -> None:
     with pytest.raises(ActorLostError):
         await handle.run_group(CountingGroup([1]), sampler, attempt())
     assert remote.killed
+
+
+async def test_what_a_worker_measured_comes_with_an_answer_and_at_its_end() -> None:
+    group = TrajectoryGroup([], [], [])
+    meters = ToldMeters(list)
+    steps = meters.get_meter("users").create_counter("steps")
+
+    class Measuring:
+        async def run_group(self, *_: object) -> Shipped:
+            steps.add(2)
+            return Shipped(group, Shipment(measured=meters.tally.take()))
+
+    class Remote(FakeRemote):
+        async def aclose(self, *, drain_s: float = 0.0) -> Any:  # noqa: ANN401
+            await super().aclose(drain_s=drain_s)
+            steps.add(1)
+            return Shipment(measured=meters.tally.take())
+
+    remote: Any = Remote(Measuring)
+    here = Measured()
+    handle = RolloutHandle(remote, meter_provider=here.provider)
+    sampler: Any = REFERENCE
+    assert group is await handle.run_group(CountingGroup([1]), sampler, attempt())
+    assert [2] == [point.value for point in here.points("steps")]
+    await handle.close()
+    assert [3] == [point.value for point in here.points("steps")]
+    here.provider.shutdown()
 
 
 def test_a_sampling_client_travels_as_a_reference_and_other_samplers_as_they_are() -> None:

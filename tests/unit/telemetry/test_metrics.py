@@ -13,38 +13,24 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from tests.fakes.measured import Measured
 from tinker_ray.telemetry import tally
 from tinker_ray.telemetry.merge import Merger
 from tinker_ray.telemetry.told_meters import ToldMeters
 
 
-class Driver:
+class Driver(Measured):
     """A process with a provider of its own, and workers that tell it what they measure."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader])
 
     def take(self, meters: ToldMeters, worker: str = "worker-0") -> None:
         """Have a worker's measurements travel."""
         told = pickle.loads(pickle.dumps(meters.tally.take()))  # noqa: S301 - our own bytes
         Merger(worker, self.provider).merge(told)
 
-    def points(self) -> dict[str, list[Any]]:
-        """Give the data points of each metric, as an exporter would get them."""
-        data = self.reader.get_metrics_data()
-        if data is None:
-            return {}
-        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
-        metrics = [metric for scope in scopes for metric in scope.metrics]
-        return {metric.name: list(metric.data.data_points) for metric in metrics}
-
     def numbers(self, name: str) -> dict[tuple[tuple[str, Any], ...], float]:
         """Give the values of a metric by their attributes."""
-        points = self.points()[name]
-        return {tuple(sorted(point.attributes.items())): point.value for point in points}
+        return {tuple(sorted(point.attributes.items())): point.value for point in self.points(name)}
 
 
 @pytest.fixture
@@ -79,9 +65,9 @@ def test_the_driver_has_what_it_would_have_measured_itself(driver: Driver) -> No
     measure_all_kinds(here.provider.get_meter("users", "1.2"))
     measure_all_kinds(worker.get_meter("users", "1.2"))
     driver.take(worker)
-    there = driver.points()
+    there = driver.all_points()
     assert {"steps", "open", "length", "temperature"} == set(there)
-    for name, points in here.points().items():
+    for name, points in here.all_points().items():
         for ours, theirs in zip(there[name], points, strict=True):
             expected = _described(theirs)
             if name == "temperature":
@@ -105,7 +91,7 @@ def test_workers_add_up_and_keep_gauges_of_their_own(driver: Driver) -> None:
             meter.create_histogram("length").record(number)
             meter.create_gauge("queue").set(number)
             driver.take(worker, name)
-    points = driver.points()
+    points = driver.all_points()
     assert [60] == [point.value for point in points["steps"]]
     assert [(6, 6)] == [(point.count, point.sum) for point in points["length"]]
     assert {f"worker-{number}": number for number in range(3)} == {
@@ -139,12 +125,12 @@ def generated() -> Generator[Iterable[Observation], CallbackOptions]:
 def test_instruments_that_are_asked_tell_their_increase(driver: Driver) -> None:
     worker = ToldMeters(silent)
     meter = worker.get_meter("users")
-    assert not worker.has_observed
+    had_observed = worker.has_observed
     meter.create_observable_counter("read", [observe([5, 8, 2])])  # begun anew at last
     meter.create_observable_up_down_counter("held", [observe([5, 3, 4])])
     meter.create_observable_gauge("warmth", [observe([5, 3, 4])])
     meter.create_observable_gauge("generated", [generated()])
-    assert worker.has_observed
+    assert (False, True) == (had_observed, worker.has_observed)
     for _ in range(2):
         worker.observe()
         driver.take(worker)
