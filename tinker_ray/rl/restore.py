@@ -16,10 +16,10 @@ from tinker_ray.errors import (
     RequestFailedError,
     TinkerError,
 )
-from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Manifest
 from tinker_ray.rl.run_directory import RunDirectory
+from tinker_ray.rl.supervised_config import AnyConfig, ExamplesConfig
 from tinker_ray.rollouts import RolloutFailedError
 from tinker_ray.wire.status import says_gone
 
@@ -33,7 +33,7 @@ class ModelStore:
     def __init__(
         self,
         service: ServiceClient,
-        config: RunConfig,
+        config: AnyConfig,
         directory: RunDirectory,
         progress: Progress,
     ) -> None:
@@ -108,9 +108,7 @@ class ModelStore:
         manifest = self._directory.manifest
         self._directory.forget_after(manifest.steps_done)
         if manifest.checkpoint is None:
-            return await self._service.create_lora_training_client_async(
-                self._config.base_model, rank=self._config.rank, seed=self._config.seed
-            )
+            return await self._new()
         opened = await self._service.create_training_client_from_state_with_optimizer_async(
             manifest.checkpoint
         )
@@ -118,6 +116,16 @@ class ModelStore:
         resumed = manifest.model_copy(update={"resumes": manifest.resumes + 1})
         self._directory.write_manifest(resumed)
         return opened
+
+    async def _new(self) -> TrainingClient:
+        config = self._config
+        if isinstance(config, ExamplesConfig) and config.initial_weights is not None:
+            return await self._service.create_training_client_from_state_async(
+                config.initial_weights
+            )
+        return await self._service.create_lora_training_client_async(
+            config.base_model, rank=config.rank, seed=config.seed
+        )
 
     async def _is_lost(self, lost: TrainingClient, error: TinkerError) -> bool:
         if isinstance(error, RolloutFailedError):

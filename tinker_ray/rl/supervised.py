@@ -17,13 +17,13 @@ from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training import TrainingClient
-from tinker_ray.errors import ConfigurationError, NotFoundError, RequestFailedError
+from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.dpo import Preference, Reference, adder_pairs
 from tinker_ray.rl.examples import ExampleDataset, Reader, Shuffled, split
 from tinker_ray.rl.examples_loop import JUDGED_BY, ExamplesLoop, ExamplesSummary, Objective
 from tinker_ray.rl.logger import open_loggers
 from tinker_ray.rl.progress import Progress
-from tinker_ray.rl.record import Manifest
+from tinker_ray.rl.restore import ModelStore
 from tinker_ray.rl.retention import KeepRule, Retention, ServiceStore, saved_by
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.sft import CrossEntropy, adder_examples
@@ -63,7 +63,7 @@ async def train_on_examples(
         settings = config.model_dump(mode="json")
         loggers = open_loggers(config.loggers, directory.path, config=settings, jsonl=path)
         with closing(loggers):
-            training = await _open_training(service, config, directory, progress)
+            training = await ModelStore(service, config, directory, progress).open()
             loop = ExamplesLoop[Any](
                 config,
                 kind=config.kind,
@@ -134,33 +134,6 @@ async def _initial_sampler(service: ServiceClient, config: DpoConfig) -> Samplin
         return await service.create_sampling_client_async(base_model=config.base_model)
     initial = await service.create_training_client_from_state_async(config.initial_weights)
     return await initial.save_weights_and_get_sampling_client_async()
-
-
-async def _open_training(
-    service: ServiceClient,
-    config: SftConfig | DpoConfig,
-    directory: RunDirectory,
-    progress: Progress,
-) -> TrainingClient:
-    manifest = directory.manifest
-    if manifest.checkpoint is not None:
-        try:
-            training = await service.create_training_client_from_state_with_optimizer_async(
-                manifest.checkpoint
-            )
-        except (NotFoundError, RequestFailedError) as error:
-            progress.say(f"the checkpoint {manifest.checkpoint} is gone ({error}): beginning anew")
-            directory.write_manifest(Manifest())
-            directory.forget_after(0)
-        else:
-            progress.say(f"going on after step {manifest.steps_done} from {manifest.checkpoint}")
-            directory.write_manifest(manifest.model_copy(update={"resumes": manifest.resumes + 1}))
-            return training
-    if config.initial_weights is not None:
-        return await service.create_training_client_from_state_async(config.initial_weights)
-    return await service.create_lora_training_client_async(
-        config.base_model, rank=config.rank, seed=config.seed
-    )
 
 
 def kept_by_loss(
