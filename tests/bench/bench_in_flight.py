@@ -10,20 +10,18 @@ heartbeats are taken from the service: how much later than their usual distance 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
 import os
-import platform
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.load_process import run_load
+from tests.bench.result import machine, parser, publish
 from tests.bench.sample_load import BASE_MODEL, actor_pids
 from tests.bench.stub import ask, stub_service
 from tinker_ray.core.heartbeat import HEARTBEAT_S
@@ -31,7 +29,6 @@ from tinker_ray.core.heartbeat import HEARTBEAT_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REPOSITORY = Path(__file__).parents[2]
 MODES = ("local", "cluster")
 EVERY_S = 0.5
 FLAGS = {"sample_max_concurrent_requests": 20_000, "sample_dispatch_bytes_semaphore_size": 1 << 30}
@@ -155,22 +152,8 @@ def load(base_url: str, mode: str, samples: int, tokens: int) -> dict[str, Any]:
 def measure(mode: str, samples: int, tokens: int, latency_s: float) -> dict[str, Any]:
     """Draw in a process of its own, from a service of its own."""
     with stub_service("--latency", str(latency_s), "--flags", json.dumps(FLAGS)) as base_url:
-        command = [sys.executable, "-m", "tests.bench.bench_in_flight", "--load", base_url]
-        command += ["--modes", mode, "--samples", str(samples), "--tokens", str(tokens)]
-        outcome = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"},
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-    if outcome.returncode:
-        message = f"{mode} failed:\n{outcome.stderr[-2000:]}"
-        raise RuntimeError(message)
-    report: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
-    return report
+        options = ("--modes", mode, "--samples", samples, "--tokens", tokens)
+        return run_load("bench_in_flight", "--load", base_url, *options)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -193,14 +176,13 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--tokens", type=int, default=256, help="in, and out")
-    parser.add_argument("--latency", type=float, default=10.0)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--load", metavar="URL", help="draw from a service, in this process")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--samples", type=int, default=10_000)
+    command_line.add_argument("--tokens", type=int, default=256, help="in, and out")
+    command_line.add_argument("--latency", type=float, default=10.0)
+    command_line.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    command_line.add_argument("--load", metavar="URL", help="draw from a service, in this process")
+    options = command_line.parse_args()
     if options.load is not None:
         report = load(options.load, options.modes[0], options.samples, options.tokens)
         print(json.dumps(report), flush=True)  # noqa: T201 - a script
@@ -208,17 +190,14 @@ def main() -> None:
     result = {
         "what": f"{options.samples} samples at once, {options.tokens} tokens in and out, "
         f"{options.latency:g} s at the service",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_average": os.getloadavg(),
         "results": {
             mode: measure(mode, options.samples, options.tokens, options.latency)
             for mode in options.modes
         },
     }
-    print(table(result))  # noqa: T201
-    print(f"load {os.getloadavg()}")  # noqa: T201
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out, f"{table(result)}\nload {os.getloadavg()}")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,15 @@ at most; a killed session grants nothing for one TTL, but takes over what is in 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import math
 import os
-import platform
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import ray
 
+from tests.bench.result import machine, parser, publish
 from tests.fakes.under_kills import UnderKills, run_under_kills
 from tinker_ray.limits.permit import TTL_S
 
@@ -70,11 +67,10 @@ async def measure(samplers: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samplers", default="1,4,8")
-    parser.add_argument("--seconds", type=float, default=45.0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--samplers", default="1,4,8")
+    command_line.add_argument("--seconds", type=float, default=45.0)
+    options = command_line.parse_args()
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         results = {
@@ -85,13 +81,11 @@ def main() -> None:
         ray.shutdown()
     result = {
         "what": f"{PERMITS} permits, {DISPATCH_S:g} s to accept a sample, killed: one of each",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_average": os.getloadavg(),
         "samplers": results,
     }
-    print(json.dumps(result, indent=2))  # noqa: T201 - a script
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ capacity is learnt.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import tinker_ray
+from tests.bench.result import parser, publish
 from tests.bench.stub import stub_service
 from tinker_ray.types import ModelInput, SamplingParams
 
@@ -70,16 +68,13 @@ def measure(mode: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a li
 
 def main() -> None:
     """Measure, print and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--samples", type=int, default=2000)
+    options = command_line.parse_args()
     os.environ["TINKER_API_KEY"] = "tml-bench"
     os.environ["TINKER_TELEMETRY"] = "0"
     result = {mode: measure(mode, options.samples) for mode in ("local", "cluster")}
-    print(json.dumps(result, indent=2))  # noqa: T201 - a script
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,13 @@ its own on this machine. A turn's latency runs from its prompt to the end of its
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tests.bench.stub import REPOSITORY, stub_service
+from tests.bench.load_process import OWN, run_load
+from tests.bench.result import machine, parser, publish, spread
+from tests.bench.stub import stub_service
 from tests.fakes.upstream import upstream_python
 
 MEASURES = ("turns_per_s", "p50_s", "p99_s", "own_cpu_ms_per_turn")
@@ -59,27 +54,15 @@ BOUNDS = {  # at least so many times the turns/s, and at most so much of the med
 
 def measure(name: str, url: str, rollouts: int, setting: Setting) -> dict[str, Any]:
     """Run one load in a process of its own."""
-    python = upstream_python("0.38.0") if name == PLAIN else Path(sys.executable)
     contenders = {PLAIN: "upstream", POOL: "pool", "RolloutPool, one process": "local"}
-    command = [str(python), "-m", "tests.bench.rollout_load", url]
-    command += ["--contender", contenders[name], "--rollouts", str(rollouts)]
-    command += ["--cpu-ms", str(setting.cpu_ms), "--blocked-ms", str(setting.blocked_ms)]
-    # Ray's workers run at a lower priority by default, which would count against the pool here.
-    environment = {"PYTHONPATH": str(REPOSITORY), "RAY_worker_niceness": "0"}
-    outcome = subprocess.run(
-        command,
-        env={**os.environ, **environment, "RAY_USAGE_STATS_ENABLED": "0"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
+    arguments = ("--contender", contenders[name], "--rollouts", rollouts)
+    return run_load(
+        "rollout_load",
+        *(url, *arguments, "--cpu-ms", setting.cpu_ms, "--blocked-ms", setting.blocked_ms),
+        python=upstream_python("0.38.0") if name == PLAIN else OWN,
+        # Ray's workers run at a lower priority by default, which would count against the pool.
+        RAY_worker_niceness="0",
     )
-    if outcome.returncode:
-        message = f"{name} failed:\n{outcome.stderr[-2000:]}"
-        raise RuntimeError(message)
-    report: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
-    return report
 
 
 def run(rounds: int, rollouts: int, names: list[str]) -> dict[str, Any]:
@@ -94,28 +77,16 @@ def run(rounds: int, rollouts: int, names: list[str]) -> dict[str, Any]:
                     report = measure(name, url, rollouts, setting)
                     reports.setdefault(title, {}).setdefault(name, []).append(report)
     results = {
-        title: {name: _summary(items) for name, items in by_name.items()}
+        title: {name: spread(items, MEASURES) for name, items in by_name.items()}
         for title, by_name in reports.items()
     }
     return {
         "what": f"{rollouts} rollouts of 3 turns, {LATENCY_S:g} s at the service, {rounds} rounds",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_average": os.getloadavg(),
         "results": results,
         "verdicts": _verdicts(results),
     }
-
-
-def _summary(reports: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    summary = {}
-    for measure_ in MEASURES:
-        values = [report[measure_] for report in reports]
-        summary[measure_] = {
-            "median": round(statistics.median(values), 4),
-            "least": round(min(values), 4),
-            "most": round(max(values), 4),
-        }
-    return summary
 
 
 def _verdicts(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -158,17 +129,14 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rollouts", type=int, default=200)
-    parser.add_argument("--local", action="store_true", help="the pool in one process, too")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--rounds", type=int, default=2)
+    command_line.add_argument("--rollouts", type=int, default=200)
+    command_line.add_argument("--local", action="store_true", help="the pool in one process, too")
+    options = command_line.parse_args()
     names = [PLAIN, POOL, *(["RolloutPool, one process"] if options.local else [])]
     result = run(options.rounds, options.rollouts, names)
-    print(table(result))  # noqa: T201 - a script
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out, table(result))
 
 
 if __name__ == "__main__":

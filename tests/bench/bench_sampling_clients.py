@@ -9,21 +9,17 @@ the rounds; the spread is the least and the most.
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import os
-import platform
-import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.load_process import OWN, run_load
+from tests.bench.result import machine, parser, publish, spread
 from tests.bench.stub import stub_service
 from tests.fakes.upstream import upstream_python
 
-REPOSITORY = Path(__file__).parents[2]
 MEASURES = ("cpu_ms_per_sample", "samples_per_s", "p50_s", "p99_s")
 
 
@@ -46,13 +42,12 @@ class Setting:
 
 def contenders() -> dict[str, Contender]:
     """Everybody who takes part."""
-    own = Path(sys.executable)
     return {
         "upstream 0.38.0": Contender("upstream", upstream_python("0.38.0")),
         "upstream 0.6.3": Contender("upstream", upstream_python("0.6.3")),
-        "local": Contender("local", own),
-        "cluster": Contender("cluster", own),
-        "bare requests": Contender("bare", own),
+        "local": Contender("local", OWN),
+        "cluster": Contender("cluster", OWN),
+        "bare requests": Contender("bare", OWN),
     }
 
 
@@ -65,22 +60,8 @@ def measure(contender: Contender, url: str, setting: Setting) -> dict[str, Any]:
         "--max-tokens": setting.max_tokens,
         "--warm-up": min(400, setting.samples),
     }
-    command = [str(contender.python), "-m", "tests.bench.sample_load", url]
-    command += [str(part) for pair in arguments.items() for part in pair]
-    outcome = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    if outcome.returncode:
-        message = f"{contender.client} failed:\n{outcome.stderr[-2000:]}"
-        raise RuntimeError(message)
-    report: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
-    return report
+    options = itertools.chain(*arguments.items())
+    return run_load("sample_load", url, *options, python=contender.python)
 
 
 def run(
@@ -97,26 +78,14 @@ def run(
                     reports.setdefault(title, {}).setdefault(name, []).append(report)
     return {
         "what": f"400 samples in flight, {latency_s:g} s at the service, {rounds} rounds in turns",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_average": os.getloadavg(),
         "settings": {title: vars(setting) for title, setting in settings.items()},
         "results": {
-            title: {name: _summary(items) for name, items in by_name.items()}
+            title: {name: spread(items, MEASURES) for name, items in by_name.items()}
             for title, by_name in reports.items()
         },
     }
-
-
-def _summary(reports: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    summary = {}
-    for measure_ in MEASURES:
-        values = [report[measure_] for report in reports]
-        summary[measure_] = {
-            "median": round(statistics.median(values), 4),
-            "least": round(min(values), 4),
-            "most": round(max(values), 4),
-        }
-    return summary
 
 
 def table(result: dict[str, Any]) -> str:
@@ -138,20 +107,17 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=4000)
-    parser.add_argument("--latency", type=float, default=0.2)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--rounds", type=int, default=3)
+    command_line.add_argument("--samples", type=int, default=4000)
+    command_line.add_argument("--latency", type=float, default=0.2)
+    options = command_line.parse_args()
     settings = {
         "256 tokens in, 256 out": Setting(256, 256, options.samples),
         "32 768 tokens in, 16 out": Setting(32_768, 16, max(options.samples // 10, 1)),
     }
     result = run(options.rounds, settings, list(contenders()), options.latency)
-    print(table(result))  # noqa: T201 - a script
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out, table(result))
 
 
 if __name__ == "__main__":

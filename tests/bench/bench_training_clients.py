@@ -11,22 +11,19 @@ and the most.
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench.load_process import OWN, run_load
+from tests.bench.result import machine, parser, publish, spread
 from tests.bench.stub import stub_service
 from tests.fakes.upstream import upstream_python
 
-REPOSITORY = Path(__file__).parents[2]
 MEASURES = ("cpu_ms_per_batch", "cpu_ms_of_the_caller", "s_per_batch", "bytes_per_batch")
 FORMS = ("plain", "zstd")
 CONFIG_FLAG = "proto_compress_fwdbwd"
@@ -43,35 +40,19 @@ class Contender:
 
 def contenders() -> dict[str, Contender]:
     """Everybody who takes part; the older generation knows JSON only."""
-    own = Path(sys.executable)
     return {
         "upstream 0.38.0": Contender("upstream", upstream_python("0.38.0")),
-        "local": Contender("local", own),
-        "cluster": Contender("cluster", own),
-        "bare requests": Contender("bare", own),
+        "local": Contender("local", OWN),
+        "cluster": Contender("cluster", OWN),
+        "bare requests": Contender("bare", OWN),
         "upstream 0.6.3": Contender("upstream", upstream_python("0.6.3"), ("plain",)),
     }
 
 
 def measure(contender: Contender, url: str, options: dict[str, int]) -> dict[str, Any]:
     """Run one load in a process of its own."""
-    command = [str(contender.python), "-m", "tests.bench.train_load", url]
-    command += ["--client", contender.client]
-    command += [str(part) for pair in options.items() for part in pair]
-    outcome = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    if outcome.returncode:
-        message = f"{contender.client} failed:\n{outcome.stderr[-2000:]}"
-        raise RuntimeError(message)
-    report: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
-    return report
+    arguments = ("--client", contender.client, *itertools.chain(*options.items()))
+    return run_load("train_load", url, *arguments, python=contender.python)
 
 
 def run(rounds: int, names: list[str], options: dict[str, int]) -> dict[str, Any]:
@@ -93,26 +74,14 @@ def run(rounds: int, names: list[str], options: dict[str, int]) -> dict[str, Any
             load.append(os.getloadavg())
     return {
         "what": f"forward_backward of 64 x 2 048 tokens, {rounds} rounds in turns",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_averages": load,
         "seconds": round(time.monotonic() - start, 1),
         "results": {
-            form: {name: _summary(items) for name, items in by_name.items()}
+            form: {name: spread(items, MEASURES) for name, items in by_name.items()}
             for form, by_name in reports.items()
         },
     }
-
-
-def _summary(reports: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    summary = {}
-    for measure_ in MEASURES:
-        values = [report[measure_] for report in reports]
-        summary[measure_] = {
-            "median": round(statistics.median(values), 4),
-            "least": round(min(values), 4),
-            "most": round(max(values), 4),
-        }
-    return summary
 
 
 def table(result: dict[str, Any]) -> str:
@@ -139,17 +108,14 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=12)
-    parser.add_argument("--contenders", nargs="+", default=list(contenders()))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--rounds", type=int, default=3)
+    command_line.add_argument("--batches", type=int, default=12)
+    command_line.add_argument("--contenders", nargs="+", default=list(contenders()))
+    options = command_line.parse_args()
     result = run(options.rounds, options.contenders, {"--batches": options.batches})
-    print(table(result))  # noqa: T201 - a script
-    print(f"load {result['load_averages'][-1]}, {result['seconds']} s")  # noqa: T201
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    took = f"load {result['load_averages'][-1]}, {result['seconds']} s"
+    publish(result, options.out, f"{table(result)}\n{took}")
 
 
 if __name__ == "__main__":
