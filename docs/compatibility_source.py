@@ -292,7 +292,9 @@ _EXAMPLES = {
 
 
 def _engine_has(method: str, path: str) -> bool:
-    example = path.format(**_EXAMPLES)
+    from tinker_ray.engine.serving.route import PREFIX
+
+    example = PREFIX + path.format(**_EXAMPLES)
     return any(method in route.methods and route.path_regex.match(example) for route in _routes())
 
 

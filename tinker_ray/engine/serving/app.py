@@ -13,7 +13,7 @@ from tinker_ray.engine.serving.gate import ERROR_ID, Gate
 from tinker_ray.engine.serving.generation import has_endpoint
 from tinker_ray.engine.serving.openapi import describe
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX
 from tinker_ray.engine.serving.routes import (
     account,
     checkpoint,
@@ -35,9 +35,10 @@ from tinker_ray.errors import WireFormatError
 from tinker_ray.version import __version__
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from tinker_ray.engine.host import Host
 
-_PREFIX = "/api/v1"
 _UNPROCESSABLE = 422
 _ROUTERS = (
     account,
@@ -67,13 +68,13 @@ def create_app(host: Host) -> Gate:
     app = FastAPI(
         title="tinker-ray engine",
         version=__version__,
-        openapi_url=f"{_PREFIX}/openapi.json",
+        openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
     )
     app.state.host = host
-    for module in _ROUTERS:
-        app.include_router(_served(module.router, host), prefix=_PREFIX)
+    for module in _ROUTERS:  # routes are taken as they are: to include routers builds them anew
+        app.router.routes += _served(module.router, host)
     describe(app)
     app.add_exception_handler(RequestRejected, _rejected)
     app.add_exception_handler(WireFormatError, _malformed)
@@ -83,14 +84,10 @@ def create_app(host: Host) -> Gate:
     return Gate(app, host.admission)
 
 
-def _served(router: APIRouter, host: Host) -> APIRouter:
+def _served(router: APIRouter, host: Host) -> list[BaseRoute]:
     """Return the routes that a service of the engine's generation has."""
-    served = APIRouter(route_class=JsonRoute)
     wire = host.settings.wire
-    served.routes = [
-        route for route in router.routes if has_endpoint(wire, getattr(route, "name", ""))
-    ]
-    return served
+    return [route for route in router.routes if has_endpoint(wire, getattr(route, "name", ""))]
 
 
 async def _rejected(request: Request, error: Exception) -> Response:  # noqa: ARG001

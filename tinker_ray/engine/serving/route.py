@@ -22,6 +22,9 @@ from tinker_ray.errors import WireFormatError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+PREFIX = "/api/v1"
+"""Before the paths of all endpoints."""
+
 
 class StrictRequest(Request):
     """A request whose JSON is that of RFC 8259: finite numbers, and text that is Unicode."""

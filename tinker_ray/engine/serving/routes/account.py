@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
 from tinker_ray.engine.serving.answer_schema import ApiKeyInfo, IssuedToken
 from tinker_ray.engine.serving.openapi import told
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _ORGANIZATION = "tinker-ray engine"
 

@@ -12,14 +12,14 @@ from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, ur
 from tinker_ray.engine.serving.answer_schema import ExternalWeightsUrls
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import CheckpointTtlRequest
 from tinker_ray.engine.serving.validate import checkpoint_ttl
 
 if TYPE_CHECKING:
     from tinker_ray.engine.store.row import CheckpointRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _PATH = "/training_runs/{run_id}/checkpoints/{segment}/{name}"
 _FIELD = "checkpoint_id"

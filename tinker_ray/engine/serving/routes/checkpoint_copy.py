@@ -12,7 +12,7 @@ from tinker_ray.engine.serving.answer_schema import CopiedWeights
 from tinker_ray.engine.serving.generation import answer_keys
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import CopyWeightsRequest, WeightsInfoRequest
 from tinker_ray.engine.serving.validate import checkpoint_ttl
 from tinker_ray.engine.store.row import ModelRow
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.host import Host
     from tinker_ray.engine.store.row import CheckpointRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 
 @router.post("/copy_weights", responses=told(CopiedWeights, 400, 403, 404, 410))

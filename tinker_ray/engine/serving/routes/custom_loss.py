@@ -9,13 +9,13 @@ from tinker_ray.engine.serving.answer_schema import PromiseAnswer
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.operation import json_outcome
 from tinker_ray.engine.serving.rejection import rejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import CreateCustomLossRequest
 from tinker_ray.engine.serving.training_runs import CREATION_SEQ
 from tinker_ray.engine.store.row import LossRow
 from tinker_ray.errors import EngineError
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _KIND = "create_custom_loss"
 

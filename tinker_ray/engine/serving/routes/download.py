@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from tinker_ray.engine.serving.answer import host_of
 from tinker_ray.engine.serving.download_answer import answer_download
 from tinker_ray.engine.serving.openapi import told_file
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 
 @router.get(

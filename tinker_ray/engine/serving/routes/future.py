@@ -8,14 +8,14 @@ from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer, ou
 from tinker_ray.engine.serving.answer_schema import Completions
 from tinker_ray.engine.serving.openapi import told, told_outcome
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.session_schema import (
     CancelFutureRequest,
     RetrieveFutureRequest,
     RetrieveFuturesRequest,
 )
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _TRY_AGAIN = 408
 

@@ -15,12 +15,12 @@ from tinker_ray.engine.serving.answer_schema import PromiseAnswer
 from tinker_ray.engine.serving.generation import answer_keys
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import CreateModelRequest, ModelRequest
 from tinker_ray.engine.store.row import ModelRow
 from tinker_ray.types import GetInfoResponse, ModelData
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 
 @router.post("/create_model", responses=told(PromiseAnswer, 400, 404, 410))

@@ -12,14 +12,14 @@ from tinker_ray.engine.serving.answer_schema import AuditLog, BillingUsage, Chec
 from tinker_ray.engine.serving.audit import CHECKPOINT, ORGANIZATION, PROJECT
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import Day, Moment
 from tinker_ray.engine.serving.usage_report import checkpoint_storage_of, usage_events
 
 if TYPE_CHECKING:
     from tinker_ray.engine.store.row import AuditRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _RESOURCES = {
     "checkpoints": CHECKPOINT,

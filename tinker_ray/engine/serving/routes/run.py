@@ -11,7 +11,7 @@ from tinker_ray.engine.serving.answer import caller_of, host_of, record_answer
 from tinker_ray.engine.serving.generation import lists_exports
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import not_found
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import PageNumber
 from tinker_ray.types import (
     Checkpoint,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.host import Host
     from tinker_ray.engine.store.row import CheckpointRow, ModelRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 AccessScope = Literal["owned", "accessible"]
 

@@ -15,7 +15,7 @@ from tinker_ray.engine.serving.body import plain_body
 from tinker_ray.engine.serving.generation import answer_keys
 from tinker_ray.engine.serving.openapi import body_of, told
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.sampling import sequence_ids
 from tinker_ray.engine.serving.session_schema import (
     CreateSamplingSessionRequest,
@@ -25,7 +25,7 @@ from tinker_ray.engine.store.row import SamplerRow
 from tinker_ray.types import GetSamplerResponse
 from tinker_ray.wire import codec
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 
 @router.post("/create_sampling_session", responses=told(SamplingSession, 400, 404, 410))

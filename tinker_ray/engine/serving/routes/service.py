@@ -12,11 +12,11 @@ from tinker_ray.engine.serving.answer import (
 )
 from tinker_ray.engine.serving.answer_schema import Accepted, Flags, Health
 from tinker_ray.engine.serving.openapi import told
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.session_schema import ClientConfigRequest, TelemetryRequest
 from tinker_ray.types import GetServerCapabilitiesResponse, SupportedModel
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 
 @router.get("/healthz", responses=told(Health))

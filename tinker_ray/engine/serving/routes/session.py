@@ -18,7 +18,7 @@ from tinker_ray.engine.serving.answer import (
 )
 from tinker_ray.engine.serving.answer_schema import Beat, OpenedSession, TraceExport
 from tinker_ray.engine.serving.openapi import told
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.schema import PageNumber
 from tinker_ray.engine.serving.session_schema import (
     CreateSessionRequest,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.serving.training_runs import Work
     from tinker_ray.engine.store.row import ModelRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _AccessScope = Annotated[str, Query(pattern="^(owned|accessible)$")]
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from tinker_ray.engine.serving.answer import caller_of, host_of, json_answer
 from tinker_ray.engine.serving.answer_schema import FoundSessions
 from tinker_ray.engine.serving.openapi import told
-from tinker_ray.engine.serving.route import JsonRoute
+from tinker_ray.engine.serving.route import PREFIX, JsonRoute
 from tinker_ray.engine.serving.session_schema import SearchSessionsRequest, SessionsOfUsers
 from tinker_ray.engine.serving.session_status import is_searched, status_of
 from tinker_ray.engine.store.row import DEFAULT_PROJECT
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.serving.session_schema import SearchCursor
     from tinker_ray.engine.store.row import SessionRow
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix=PREFIX, route_class=JsonRoute)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

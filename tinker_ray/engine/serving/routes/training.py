@@ -14,7 +14,7 @@ from tinker_ray.engine.serving.body import plain_body
 from tinker_ray.engine.serving.generation import check_batch_encoding
 from tinker_ray.engine.serving.openapi import body_of, told
 from tinker_ray.engine.serving.rejection import RequestRejected
-from tinker_ray.engine.serving.route import TrainingRoute
+from tinker_ray.engine.serving.route import PREFIX, TrainingRoute
 from tinker_ray.engine.serving.schema import OptimStepRequest
 from tinker_ray.engine.serving.validate import training_batch
 from tinker_ray.wire import codec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-router = APIRouter(route_class=TrainingRoute)
+router = APIRouter(prefix=PREFIX, route_class=TrainingRoute)
 
 _LARGE_BYTES = 128 << 10
 _REFUSALS = (400, 404, 410, 413, 415, 422)

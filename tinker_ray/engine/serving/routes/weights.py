@@ -13,7 +13,7 @@ from tinker_ray.engine.serving.answer_schema import PromiseAnswer
 from tinker_ray.engine.serving.generation import check_create_from
 from tinker_ray.engine.serving.openapi import told
 from tinker_ray.engine.serving.rejection import RequestRejected, not_found
-from tinker_ray.engine.serving.route import TrainingRoute
+from tinker_ray.engine.serving.route import PREFIX, TrainingRoute
 from tinker_ray.engine.serving.schema import (
     LoadWeightsRequest,
     SaveWeightsExternalRequest,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tinker_ray.engine.store.row import CheckpointRow, UsageType
     from tinker_ray.types import LoraConfig
 
-router = APIRouter(route_class=TrainingRoute)
+router = APIRouter(prefix=PREFIX, route_class=TrainingRoute)
 
 _SAVED: dict[UsageType, int] = {"checkpoint": 1}
 
