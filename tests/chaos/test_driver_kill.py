@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -97,46 +98,54 @@ def finish(driver: Sequence[str], home: Path) -> None:
 
 
 def check(run_dir: Path, whole: Path, *, story: str) -> None:
-    """Compare what a run trained on with an uninterrupted one."""
+    """Compare what a run trained on with an uninterrupted one.
+
+    A group that others overtook is dropped for its age, and another one takes its place; which one
+    that is, is chance. Where none was dropped both trained on the same.
+    """
     ended = [GroupRecord.model_validate_json(line) for line in lines(run_dir / "groups.jsonl")]
     expected = [GroupRecord.model_validate_json(line) for line in lines(whole / "groups.jsonl")]
-    indices = sorted(record.index for record in ended)
-    assert list(range(len(ended))) == indices, story
-    trained = {(r.index, r.key) for r in ended if r.dropped is None}
-    assert STEPS * SIZE == len(trained), story
-    if len(ended) == len(trained) == len(expected):
-        assert {(r.index, r.key) for r in expected} == trained, story
+    drops = Counter(record.dropped for record in (*ended, *expected) if record.dropped)
+    print(f"{story}: {len(ended)} and {len(expected)} groups, dropped: {drops}")  # noqa: T201
+    assert set(drops) <= {"stale"}, story
+    for records in (ended, expected):
+        assert list(range(len(records))) == sorted(record.index for record in records), story
+        assert STEPS * SIZE == sum(record.dropped is None for record in records), story
+    keys, expected_keys = ({r.index: r.key for r in records} for records in (ended, expected))
+    assert keys.items() <= expected_keys.items() or expected_keys.items() <= keys.items(), story
+    if not drops:
+        assert expected_keys == keys, story
     steps = [StepRecord.model_validate_json(line) for line in lines(run_dir / "metrics.jsonl")]
     assert list(range(1, STEPS + 1)) == [record.step for record in steps], story
 
 
-def survive(root: Path, driver: Sequence[str], *, kills: int, seed: int) -> None:
+def survive(root: Path, driver: Sequence[str], *, kills: int, at_least: int, seed: int) -> None:
     chance = Random(seed)
     whole, cut = root / "whole", root / "cut"
     finish([argument.format(run_dir=whole) for argument in driver], root)
     again = [argument.format(run_dir=cut) for argument in driver]
-    hits = 0
+    hits, longest = 0, min(8, STEPS // kills) * SIZE
     for _ in range(kills):
         if not is_finished(cut):
-            hits += kill_at(cut, again, chance.randint(1, 8 * SIZE), chance.uniform(0, 0.02))
-    assert hits >= 2, f"seed {seed}: {hits} kills"
+            hits += kill_at(cut, again, chance.randint(1, longest), chance.uniform(0, 0.02))
     if not is_finished(cut):
         finish(again, root)
-    check(cut, whole, story=f"seed {seed}: {cut}")
+    check(cut, whole, story=f"seed {seed}, {hits} kills, {cut}")
+    assert hits >= at_least, f"seed {seed}: {hits} kills"
 
 
 @pytest.mark.parametrize("max_staleness", ["None", "1"])
 def test_a_driver_that_is_killed_twice_repeats_and_skips_nothing(
     tmp_path: Path, max_staleness: str
 ) -> None:
-    survive(tmp_path, ["-c", DRIVER, "{run_dir}", max_staleness], kills=2, seed=31)
+    survive(tmp_path, ["-c", DRIVER, "{run_dir}", max_staleness], kills=2, at_least=1, seed=31)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("settings", [(), ("--set", "max_staleness=1")])
+@pytest.mark.parametrize("settings", [(), ("--set", "max_staleness=3")])
 def test_a_driver_that_is_killed_ten_times_repeats_and_skips_nothing(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     driver = [*command.CLI, *TRAIN, *settings, "--run-dir", "{run_dir}"]
     driver += ["--runs", str(tmp_path)]
-    survive(tmp_path, driver, kills=10, seed=32)
+    survive(tmp_path, driver, kills=10, at_least=10, seed=32)

@@ -70,13 +70,13 @@ class StepLedger:
 
     selection: Selection = field(default_factory=Selection)
     peak_in_flight: int = 0
-    _builders: dict[int, EnvGroupBuilder] = field(default_factory=dict)
+    _keys: dict[int, str | None] = field(default_factory=dict)
     _trained: list[FinishedGroup] = field(default_factory=list)
     _dropped: list[DroppedGroup] = field(default_factory=list)
 
     def offer(self, index: int, builder: EnvGroupBuilder) -> EnvGroupBuilder:
-        """Note a group that is about to run."""
-        self._builders[index] = builder
+        """Note a group that is about to run: its builder may keep something of its run."""
+        self._keys[index] = key_of(builder)
         return builder
 
     def deliver(self, group: FinishedGroup, account: Account) -> FinishedGroup:
@@ -115,7 +115,7 @@ class StepLedger:
                 GroupRecord(
                     step=step + 1,
                     index=group.index,
-                    key=key_of(self._builders.pop(group.index)),
+                    key=self._keys.pop(group.index),
                     attempt=group.attempt,
                     version=group.version,
                 )
@@ -125,7 +125,7 @@ class StepLedger:
                 GroupRecord(
                     step=step + 1,
                     index=group.index,
-                    key=key_of(self._builders.pop(group.index)),
+                    key=self._keys.pop(group.index),
                     attempt=group.attempts,
                     dropped=group.reason,
                 )
