@@ -29,6 +29,7 @@ from actors.training import SLOTS, TrainingActor
 from actors.worker_options import Setup, run_setup
 from tinker_ray.core.sdk_method import carried
 from tinker_ray.errors import TinkerError
+from tinker_ray.rollouts.far import FAR_BYTES
 from tinker_ray.telemetry import export, names, told_meters
 from tinker_ray.telemetry.log import start_log
 from tinker_ray.telemetry.trace import span
@@ -222,27 +223,30 @@ class RolloutShell(Shell):
 
     component = "rollout"
 
-    def build(
+    def build(  # noqa: PLR0913 - what Ray passes by position
         self,
         service: ServiceSpec,
         ledger: Ledger,
         name: str,
         setup: Setup | None = None,
         threads: int = MAX_THREADS,
+        far_bytes: int | None = FAR_BYTES,
     ) -> RolloutActor:
         """Make the plain object, after what the user wants done first."""
         self._shipper = Shipper(name)
         run_setup(setup, f"the rollout actor {name} on node {_node()}")
         told_meters.install(self._shipper.meters)  # unless the hook chose another provider
-        return RolloutActor(service, ledger, name=name, node=_node(), threads=threads)
+        return RolloutActor(
+            service, ledger, name=name, node=_node(), threads=threads, far_bytes=far_bytes
+        )
 
     async def call(
         self, method: str, arguments: tuple[Any, ...], carrier: Mapping[str, str] | None = None
     ) -> Any:  # noqa: ANN401
-        """Run a method of the plain object; what was measured meanwhile comes along."""
-        answer = await super().call(method, arguments, carrier)
+        """Run a method that gives two things; what was measured meanwhile comes with the first."""
+        head, rest = await super().call(method, arguments, carrier)
         shipment = await self._shipper.fetch_all()
-        return Shipped(answer, shipment) if shipment else answer
+        return (Shipped(head, shipment) if shipment else head), rest
 
     def left(self) -> Shipment:
         """Give what was measured since the last answer."""

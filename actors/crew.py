@@ -97,6 +97,7 @@ class Crew:
             name,
             worker.setup,
             worker.threads,
+            worker.far_bytes,
             num_cpus=self._starter.options.rollout_cpus,
             worker=worker,
         )

@@ -16,7 +16,7 @@ from actors.hosted import HostedSampling
 from tinker_ray.core.sample_check import check_request
 from tinker_ray.core.traffic import ORDINARY
 from tinker_ray.rollouts import SamplerPolicy
-from tinker_ray.rollouts.packing import PackedGroup, pack
+from tinker_ray.rollouts.far import FAR_BYTES, divided
 from tinker_ray.types import RetryConfig
 from tinker_ray.wire.request import SampleRequest
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tinker_ray.core.link import Link
     from tinker_ray.core.traffic import Traffic
     from tinker_ray.rollouts import Attempt, EnvGroupBuilder, Sampler, TrajectoryGroup
+    from tinker_ray.rollouts.packing import PackedGroup
+    from tinker_ray.rollouts.summary import GroupSummary
     from tinker_ray.types import ModelInput, SampleResponse, SamplingParams, TensorData
 
 
@@ -112,6 +114,7 @@ class RolloutActor:
         node: Of its Ray node.
         link: The service; by default one is opened from the environment.
         threads: How many blocking calls of environments may run at once.
+        far_bytes: From which size on groups are answered by reference; None answers none so.
 
     Raises:
         ConfigurationError: This process has no API key.
@@ -126,10 +129,12 @@ class RolloutActor:
         node: str = "",
         link: Link | None = None,
         threads: int = MAX_THREADS,
+        far_bytes: int | None = FAR_BYTES,
     ) -> None:
         self._sampling = HostedSampling(
             service, ledger, kind="rollout", actor=name, node=node, link=link
         )
+        self._far_bytes = far_bytes
         self._loop = asyncio.get_running_loop()
         self._environments = EnvHost(name, threads=threads)
 
@@ -139,11 +144,12 @@ class RolloutActor:
 
     async def run_group(
         self, builder: EnvGroupBuilder, sampler: SamplerRef | Sampler, attempt: Attempt
-    ) -> PackedGroup | TrajectoryGroup:
+    ) -> tuple[GroupSummary | PackedGroup | TrajectoryGroup, PackedGroup | None]:
         """Build the environments anew and run an episode in each, side by side.
 
         Returns:
-            The group, packed for its way if that pays.
+            The group, packed for its way if that pays; if it is large, what there is to know of it,
+            and itself.
 
         Raises:
             RolloutFailedError: An environment or the sampler raised, or took too long.
@@ -153,8 +159,9 @@ class RolloutActor:
             sampler = HostedSampler(self._sampling, sampler, self._loop)
         policy = SamplerPolicy(sampler, attempt.params)
         group = await self._environments.run_group(builder, policy, attempt)
-        packed: PackedGroup | TrajectoryGroup = await self._environments.call(pack, group)
-        return packed
+        answer: tuple[GroupSummary | PackedGroup | TrajectoryGroup, PackedGroup | None]
+        answer = await self._environments.call(divided, group, self._far_bytes)
+        return answer
 
     async def aclose(self) -> None:
         """Cancel the groups, give the permits back and close the connections; idempotent."""

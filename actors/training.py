@@ -13,10 +13,14 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.far_data import make
 from actors.journal import MemoryJournal, Record
 from actors.shared_order import SharedOrder
+from tinker_ray.core.far_operation import FarForwardBackward, FarOutput, without_effect
+from tinker_ray.core.operation import ForwardBackward
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import StaleHandleError, TinkerError
+from tinker_ray.rollouts.far_datum import agreement
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from tinker_ray.core.link import Link
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.session import ModelHandle
+    from tinker_ray.types import ForwardBackwardOutput
 
 WINDOW = 64
 """Operations that a handle has under way at most."""
@@ -93,7 +98,7 @@ class TrainingActor:
             APIConnectionError: The service could not be reached.
         """
         self._order.owner_is_at(floor)
-        return await self._core.run(operation, self._order.floor if self.is_shared else floor)
+        return await self._execute(operation, self._order.floor if self.is_shared else floor)
 
     @property
     def is_shared(self) -> bool:
@@ -190,9 +195,28 @@ class TrainingActor:
     async def _run_shared(self, copy: str, operation: Operation, floor: int) -> Any:  # noqa: ANN401
         seq = await self._order.admit(copy, operation.seq, floor, _unit(operation))
         try:
-            return await self._core.run(replace(operation, seq=seq), self._order.floor)
+            return await self._execute(replace(operation, seq=seq), self._order.floor)
         finally:
             self._order.done(copy, operation.seq)
+
+    async def _execute(self, operation: Operation, floor: int) -> Any:  # noqa: ANN401
+        if not isinstance(operation, FarForwardBackward):
+            return await self._core.run(operation, floor)
+        made = await make(operation.data)
+        if not made.data:
+            await self._core.run(without_effect(operation.seq), floor)
+            return FarOutput(lost=made.lost)
+        plain = ForwardBackward(
+            operation.seq,
+            made.packed,
+            operation.loss_fn,
+            operation.loss_fn_config,
+            part=operation.part,
+            num_parts=operation.num_parts,
+        )
+        output: ForwardBackwardOutput = await self._core.run(plain, floor)
+        agreed = agreement(made.data, output)
+        return FarOutput(output.metrics, agreed, made.lost, len(made.data))
 
     def _floor_rose(self) -> None:
         self._core.advance_to(self._order.floor)

@@ -17,6 +17,7 @@ from actors.env_threads import MAX_THREADS
 from tinker_ray.config import check_environment, telemetry_environment
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rollouts.failure import describe
+from tinker_ray.rollouts.far import FAR_BYTES
 
 Setup: TypeAlias = Callable[[], object]
 """A function, or a coroutine function, without arguments; what it returns is not kept."""
@@ -35,6 +36,8 @@ class WorkerOptions:
         resources: Custom resources, which also pin workers to the nodes that have them.
         runtime_env: Ray's, such as ``{"pip": [...]}`` or ``{"env_vars": {...}}``.
         threads: How many blocking calls one may run at once.
+        far_bytes: From which size on, in bytes of tokens and logprobs, the trajectories of a group
+            stay on the worker's node until they are needed; None sends all along.
 
     Raises:
         ConfigurationError: A number is out of its range, or a secret is among the variables.
@@ -47,6 +50,7 @@ class WorkerOptions:
     resources: Mapping[str, float] = field(default_factory=dict)
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     threads: int = MAX_THREADS
+    far_bytes: int | None = FAR_BYTES
 
     def __post_init__(self) -> None:
         """Check everything early, where the values are written down."""
@@ -59,6 +63,8 @@ class WorkerOptions:
                 raise ConfigurationError(f"{name}={amount!r} must not be negative")
         if self.threads < 1:
             raise ConfigurationError(f"threads={self.threads!r}: a worker needs at least one")
+        if self.far_bytes is not None and self.far_bytes < 0:
+            raise ConfigurationError(f"far_bytes={self.far_bytes!r}: None keeps nothing far")
         check_environment(self.runtime_env.get("env_vars") or {})
 
     def ray_options(self, *, num_cpus: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tinker_ray.telemetry.carrier import Carrier
 
     RayActor = Any  # Ray's handles have methods by name only
+    ObjectRef = Any
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,40 @@ class RemoteActor:
             return await self._once(method, arguments, carrier, cancel=cancel)
         except _Lost as lost:
             raise self._error(lost) from None
+
+    async def call_for_two(
+        self,
+        method: str,
+        *arguments: Any,  # noqa: ANN401 - of the plain class's method
+        carrier: Carrier | None = None,
+    ) -> tuple[Any, ObjectRef]:
+        """Call a method once that returns two things, and leave the second where it is.
+
+        Cancelling this cancels the method as well.
+
+        Returns:
+            The first, and a reference to the second, which this process owns.
+
+        Raises:
+            ActorLostError: The actor died over the call; whether it took effect is unknown.
+            StaleHandleError: This was closed.
+            TinkerError: What the method raised.
+        """
+        try:
+            call = self._handle().call.options(num_returns=2)
+            first, second = call.remote(method, arguments, carrier)
+        except _Lost as lost:
+            raise self._error(lost) from None
+        try:
+            return await self._ended(first), second
+        except BaseException as error:
+            # Ray reports errors that nobody has looked at, and both answers hold the same one
+            second.future().add_done_callback(lambda ended: ended.exception())
+            if isinstance(error, asyncio.CancelledError) and ray.is_initialized():
+                ray.cancel(first)
+            if isinstance(error, _Lost):
+                raise self._error(error) from None
+            raise
 
     async def call_until_answered(
         self,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.reference import StoredGroup
 from actors.rollout import SamplerRef
 from actors.shipping import Shipment, Shipped
 from tinker_ray.errors import ActorLostError
+from tinker_ray.rollouts.far import FarTrajectories
 from tinker_ray.rollouts.packing import PackedGroup, unpack
+from tinker_ray.rollouts.summary import GroupSummary
 from tinker_ray.telemetry.merge import Merger
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class RolloutHandle:
     ) -> TrajectoryGroup:
         """Run a group of environments there; cancelling this ends the group.
 
+        The trajectories of a large group stay where they are until they are asked for.
+
         Args:
             builder: Travels by pickle.
             sampler: A sampling client of this runtime, or any sampler that pickles.
@@ -59,22 +64,19 @@ class RolloutHandle:
             ActorLostError: The actor died; it is gone for good.
         """
         try:
-            answer = await self._remote.call(
-                "run_group",
-                builder,
-                SamplerRef.of(sampler),
-                attempt,
-                carrier=attempt.carrier,
-                cancel=True,
+            head, rest = await self._remote.call_for_two(
+                "run_group", builder, SamplerRef.of(sampler), attempt, carrier=attempt.carrier
             )
         except ActorLostError:
             self._remote.kill()
             self._forget()
             raise
-        if isinstance(answer, Shipped):
-            self._merger.merge(answer.shipment.measured)
-            answer = answer.answer
-        packed: PackedGroup | TrajectoryGroup = answer
+        if isinstance(head, Shipped):
+            self._merger.merge(head.shipment.measured)
+            head = head.answer
+        if isinstance(head, GroupSummary):
+            return FarTrajectories(head, StoredGroup(rest)).group()
+        packed: PackedGroup | TrajectoryGroup = head
         return unpack(packed)
 
     async def ready(self) -> None:

@@ -86,6 +86,9 @@ class TrainingHandle:
         self._sharing: asyncio.Task[None] | None = None
         self._told_floor = model.first_seq
 
+    takes_far_data = True
+    """The actor makes the data of far groups."""
+
     def __repr__(self) -> str:
         """Show the actor and how far it is."""
         return f"TrainingHandle({self._remote!r}, floor={self._acknowledged.floor})"

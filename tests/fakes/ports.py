@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinker_ray.core.far_operation import FarForwardBackward, FarOutput
 from tinker_ray.core.flags import ServerFlags
 from tinker_ray.core.operation import (
     ForwardBackward,
@@ -60,7 +61,7 @@ class FakeTrainingPort:
         operation: Operation,
         floor: int = 0,
         carrier: Mapping[str, str] | None = None,  # noqa: ARG002 - part of the protocol
-    ) -> OperationResult:
+    ) -> OperationResult | FarOutput:
         """Answer with a result that tells the number of the operation."""
         self.ran.append(operation)
         self.floors.append(floor)
@@ -81,7 +82,9 @@ _OPEN = asyncio.Event()
 _OPEN.set()
 
 
-def _result(operation: Operation) -> OperationResult:  # noqa: PLR0911 - a result for each
+def _result(operation: Operation) -> OperationResult | FarOutput:  # noqa: PLR0911 - a result for each
+    if isinstance(operation, FarForwardBackward):
+        return FarOutput({"loss:sum": float(len(operation.data))}, num_data=len(operation.data))
     if isinstance(operation, ForwardBackward):
         outputs = [
             {

@@ -55,6 +55,11 @@ class FakeRemote:
             raise self._lost()
         return answer.result()
 
+    async def call_for_two(self, method: str, *arguments: Any, **_: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """Call once; the second answer stays in this process."""
+        answer: tuple[Any, Any] = await self.call(method, *arguments)
+        return answer
+
     async def call_until_answered(
         self, method: str, arguments: Callable[[], tuple[Any, ...]], carrier: object = None
     ) -> Any:  # noqa: ANN401

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tinker_ray.transport.message import Request
 
-TRAINING = {"forward_backward", "optim_step", "save_weights", "load_weights"}
+TRAINING = {"forward", "forward_backward", "optim_step", "save_weights", "load_weights"}
 HOLD_S = 0.5
 
 
@@ -44,6 +44,7 @@ class ToyService:
         most_dispatches: The most sampling requests that were being accepted at once.
         beats: Heartbeats.
         finished: Why the session ended.
+        data: By model and number: the tokens of each datum of a batch.
     """
 
     name: str = "toy"
@@ -58,6 +59,7 @@ class ToyService:
     most_dispatches: int = 0
     beats: int = 0
     finished: str | None = None
+    data: dict[tuple[str, int], list[list[int]]] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     _dispatches: int = 0
     _sessions: int = 0
@@ -141,6 +143,8 @@ class ToyService:
         if key not in self._known:
             self._known[key] = f"promise-{len(self._results) + len(self._waiting)}-{key[1]}"
             self._waiting[key] = (self._known[key], name)
+            data = body.get("forward_backward_input", {}).get("data", [])
+            self.data[key] = [_tokens(datum) for datum in data]
             self._apply_next(key[0])
         return 200, {"request_id": self._known[key]}
 
@@ -152,8 +156,13 @@ class ToyService:
                 return
             promise, name = self._waiting.pop((model, number))
             self.applied[model].append((number, name))
-            result = {"metrics": {"applied:sum": float(number)}, "loss_fn_output_type": "Toy"}
-            result |= {"loss_fn_outputs": [], "path": f"tinker://{model}/weights/{number}"}
+            metrics = {"applied:sum": float(number)}
+            data = self.data[model, number]
+            if name == "forward_backward":
+                metrics["loss:sum"] = float(sum(map(len, data)))
+            result: dict[str, Any] = {"metrics": metrics, "loss_fn_output_type": "Toy"}
+            result["loss_fn_outputs"] = [{"logprobs": _ones(len(tokens))} for tokens in data]
+            result["path"] = f"tinker://{model}/weights/{number}"
             self._results[promise] = (time.monotonic() + self.train_s, result)
 
     def _promise(self, delay_s: float, result: dict[str, Any]) -> str:
@@ -166,6 +175,14 @@ class ToyService:
         if known is None or known[0] > time.monotonic():
             return 200, {"type": "try_again", "request_id": body["request_id"]}
         return 200, known[1]
+
+
+def _tokens(datum: dict[str, Any]) -> list[int]:
+    return [token for chunk in datum["model_input"]["chunks"] for token in chunk["tokens"]]
+
+
+def _ones(count: int) -> dict[str, Any]:
+    return {"data": [-1.0] * count, "dtype": "float32", "shape": [count]}
 
 
 def toy_sample(body: dict[str, Any]) -> dict[str, Any]:

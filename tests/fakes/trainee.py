@@ -46,6 +46,8 @@ class ImprovingSampler:
 class FakeTraining:
     """Counts what is done to it; ``fail_at`` raises at that forward_backward."""
 
+    takes_far_data = False
+
     version: int = 0
     fail_at: int | None = None
     error: Exception = field(default_factory=lambda: ConnectionError("the driver is gone"))

@@ -11,27 +11,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.order import Order, Place
+from tinker_ray.core.far_operation import FarForwardBackward, join_far, without_effect
 from tinker_ray.core.operation import ForwardBackward, SaveForSampler
 from tinker_ray.errors import PoisonedClientError, TinkerError
+from tinker_ray.rollouts.far_datum import split_far
 from tinker_ray.telemetry.carrier import inject
-from tinker_ray.types import Datum, ModelInput
 from tinker_ray.wire.chunking import join, split
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from tinker_ray.core.far_operation import FarOutput
     from tinker_ray.core.operation import Operation
     from tinker_ray.core.port import TrainingPort
-    from tinker_ray.types import ForwardBackwardOutput
+    from tinker_ray.rollouts.far_datum import AnyDatum
+    from tinker_ray.types import Datum, ForwardBackwardOutput
     from tinker_ray.wire.chunking import ChunkLimits
 
 logger = logging.getLogger(__name__)
 
-_NOTHING = Datum(ModelInput.from_ints([0]), {"target_tokens": [0], "weights": [0.0]})
+NO_DATA = "no data: forward and forward_backward need at least one datum"
 
 
 def _ignore(_: Exception) -> None:
@@ -98,6 +101,42 @@ class Operations:
         ]
         return APIFuture.start(_joined(futures, [len(part) for part in parts]))
 
+    @property
+    def takes_far_data(self) -> bool:
+        """Whether the data of far groups are made behind the port."""
+        return bool(getattr(self.port, "takes_far_data", False))
+
+    def far_batch(
+        self, data: Sequence[AnyDatum], loss_fn: str, loss_fn_config: Mapping[str, float | str]
+    ) -> APIFuture[FarOutput]:
+        """Hand over a batch of which some data are still to be made behind the port.
+
+        Raises:
+            ValueError: There is no data.
+        """
+        if not data:
+            raise ValueError(NO_DATA)
+        parts = split_far(data, self.limits)
+        try:
+            place = self.order.take(len(parts))
+        except PoisonedClientError as error:
+            return APIFuture.failed(error)
+        futures: list[APIFuture[FarOutput]] = [
+            self._hand_over(
+                FarForwardBackward(
+                    seq,
+                    cast("list[Datum]", part),
+                    loss_fn,
+                    dict(loss_fn_config),
+                    part=number,
+                    num_parts=len(parts),
+                ),
+                place,
+            )
+            for number, (seq, part) in enumerate(zip(place.numbers, parts, strict=True))
+        ]
+        return APIFuture.start(_joined_far(futures))
+
     def split(self, data: Sequence[Datum]) -> list[list[Datum]]:
         """Cut a batch into the parts that the service takes.
 
@@ -105,8 +144,7 @@ class Operations:
             ValueError: There is no data.
         """
         if not data:
-            message = "no data: forward and forward_backward need at least one datum"
-            raise ValueError(message)
+            raise ValueError(NO_DATA)
         return split(data, self.limits)
 
     async def run(self, operation: Operation, place: Place, carrier: dict[str, str]) -> Any:  # noqa: ANN401 - each kind of operation has its own result
@@ -144,9 +182,8 @@ class Operations:
             task.add_done_callback(self._filling.discard)
 
     async def _fill(self, number: int) -> None:
-        nothing = ForwardBackward(number, [_NOTHING], "cross_entropy", forward_only=True)
         try:
-            await self.port.run(nothing, self.order.floor)
+            await self.port.run(without_effect(number), self.order.floor)
         except TinkerError as error:
             logger.debug("the number %d could not be used up: %s", number, error)
         finally:
@@ -170,6 +207,10 @@ def batch_operations(
         ForwardBackward(seq, part, loss_fn, config, forward_only, i, len(parts))
         for i, (seq, part) in enumerate(zip(numbers, parts, strict=True))
     ]
+
+
+async def _joined_far(futures: list[APIFuture[FarOutput]]) -> FarOutput:
+    return join_far([await future for future in futures])
 
 
 async def _joined(

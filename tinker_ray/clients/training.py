@@ -10,6 +10,7 @@ from tinker_ray.clients.api_future import APIFuture
 from tinker_ray.clients.attribution import attributed
 from tinker_ray.clients.console import training_run_console_url
 from tinker_ray.clients.custom_loss import run_custom_loss
+from tinker_ray.clients.far_training import FarTraining
 from tinker_ray.clients.holder import Holder, QueueStateObserver
 from tinker_ray.clients.loss_handle import LossHandle
 from tinker_ray.clients.operations import Operations
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @attributed
-class TrainingClient(TrainingState, Ready, QueueStateObserver):
+class TrainingClient(FarTraining, TrainingState, Ready, QueueStateObserver):
     """Trains one model. Made by :class:`ServiceClient`.
 
     Operations are applied in the order of the calls, whether or not their futures are awaited: so a

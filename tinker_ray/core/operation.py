@@ -204,12 +204,17 @@ def packed(operation: Operation) -> Operation:
     What cannot be packed stays as it is: whoever sends it says what is wrong with it, or speaks
     another encoding in which nothing is.
     """
-    if not isinstance(operation, ForwardBackward):
+    if type(operation) is not ForwardBackward:  # what is still to be made cannot be encoded
         return operation
+    return replace(operation, data=packed_data(operation.data))
+
+
+def packed_data(data: Sequence[Datum]) -> Sequence[Datum]:
+    """Encode datums, if that is possible."""
     try:
-        return replace(operation, data=PackedData.of(operation.data))
+        return PackedData.of(data)
     except WireFormatError:
-        return operation
+        return data
 
 
 def _encode_forward_backward(

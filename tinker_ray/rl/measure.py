@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinker_ray.rollouts import Trajectory, TrajectoryGroup
+from tinker_ray.rollouts import TrajectoryGroup
+from tinker_ray.rollouts.far_datum import agreement
+from tinker_ray.rollouts.summary import EpisodeSummary
 from tinker_ray.types import Datum, ForwardBackwardOutput
 
 CORRECT = "correct"
@@ -42,26 +44,17 @@ class Measure:
 
 
 def measure(groups: Sequence[TrajectoryGroup]) -> Measure:
-    """Measure a batch."""
+    """Measure a batch; fetches nothing."""
     rewards = [reward for group in groups for reward in group.get_total_rewards()]
-    trajectories = [trajectory for group in groups for trajectory in group.trajectories_G]
-    solved = [_solved(*pair) for pair in zip(trajectories, rewards, strict=True)]
-    logprobs = [
-        logprob
-        for trajectory in trajectories
-        for transition in trajectory.transitions
-        for logprob in transition.ac.maybe_logprobs or ()
-    ]
+    episodes = [episode for group in groups for episode in group.episodes()]
+    solved = [_solved(*pair) for pair in zip(episodes, rewards, strict=True)]
+    num_logprobs = sum(episode.num_logprobs for episode in episodes)
     return Measure(
         reward=_mean(rewards),
         accuracy=_mean(solved),
-        entropy=-_mean(logprobs),
-        num_episodes=len(trajectories),
-        num_tokens=sum(
-            len(transition.ac.tokens)
-            for trajectory in trajectories
-            for transition in trajectory.transitions
-        ),
+        entropy=-sum(episode.logprob for episode in episodes) / max(1, num_logprobs),
+        num_episodes=len(episodes),
+        num_tokens=sum(episode.tokens for episode in episodes),
     )
 
 
@@ -72,22 +65,12 @@ def kl_sample_train(data: Sequence[Datum], output: ForwardBackwardOutput) -> flo
 
     Source: http://joschu.net/blog/kl-approx.html (the estimator k1)
     """
-    differences = []
-    for datum, result in zip(data, output.loss_fn_outputs, strict=True):
-        sampled_T = datum.loss_fn_inputs["logprobs"].to_numpy()
-        trained_T = result["logprobs"].to_numpy()
-        is_action_T = datum.loss_fn_inputs["advantages"].to_numpy() != 0
-        differences.append((sampled_T - trained_T)[is_action_T])
-    return float(np.concatenate(differences).mean()) if differences else 0.0
+    agreed = agreement(data, output)
+    return agreed.log_ratio / max(1, agreed.num_tokens)
 
 
-def _solved(trajectory: Trajectory, reward: float) -> float:
-    marks = [
-        transition.metrics[CORRECT]
-        for transition in trajectory.transitions
-        if CORRECT in transition.metrics
-    ]
-    return float(max(marks) > 0) if marks else float(reward > 0)
+def _solved(episode: EpisodeSummary, reward: float) -> float:
+    return float(episode.metrics.get(CORRECT, reward) > 0)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -39,6 +39,7 @@ from tinker_ray.rollouts import (
     SelectionAccount,
     Timeouts,
 )
+from tinker_ray.rollouts.far import FAR_BYTES
 from tinker_ray.rollouts.quarantine import QUARANTINE_AFTER
 from tinker_ray.rollouts.worker import UNLIMITED
 
@@ -81,6 +82,9 @@ class RolloutPool:
         resources: Its custom resources, which also pin workers to the nodes that have them.
         runtime_env: Ray's, for the workers.
         threads: How many blocking calls of environments a worker makes at once.
+        far_bytes: On a cluster, from which size on, in bytes of tokens and logprobs, the
+            trajectories of a group stay on the worker's node until they are needed; None sends all
+            along.
         open_worker: Opens a worker; by default where the sampler's session is: in this process
             or, on a cluster, as an actor.
 
@@ -110,6 +114,7 @@ class RolloutPool:
         resources: Mapping[str, float] | None = None,
         runtime_env: Mapping[str, Any] | None = None,
         threads: int = MAX_THREADS,
+        far_bytes: int | None = FAR_BYTES,
         open_worker: OpenWorker | None = None,
     ) -> None:
         options = WorkerOptions(
@@ -119,6 +124,7 @@ class RolloutPool:
             resources=resources or {},
             runtime_env=runtime_env or {},
             threads=threads,
+            far_bytes=far_bytes,
         )
         self._options = RunOptions(
             timeouts=timeouts,

@@ -343,10 +343,11 @@ class Run:
                 Attempt(attempt, params, carrier, options.timeouts, options.min_episodes),
             )
         return FinishedGroup(
-            group.trajectories_G,
+            [] if group.is_far else group.trajectories_G,
             group.final_rewards_G,
             group.metrics_G,
             group.rollout_errors,
+            far=group.far if group.is_far else None,
             index=attempt.group,
             attempt=attempt.number,
             tags=builder.logging_tags(),

@@ -50,6 +50,10 @@ class GroupSource(Protocol):
         """Yield the groups of a step, counted from 0, in the order in which they are finished."""
         ...
 
+    def lose(self, group: FinishedGroup) -> None:
+        """Note that the trajectories of a group that was given were lost before they trained."""
+        ...
+
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw groups that start from now on with new weights."""
         ...
@@ -90,6 +94,14 @@ class StepLedger:
         """Note a group that will not come."""
         self._dropped.append(group)
         self.selection.cut(group.reason, None, group.seconds)
+
+    def lose(self, group: FinishedGroup) -> None:
+        """Note that a group that was delivered was not trained on after all."""
+        self._trained = [trained for trained in self._trained if trained.index != group.index]
+        detail = "its trajectories were lost with the node that had them"
+        self._dropped.append(
+            DroppedGroup(group.index, "infrastructure", detail, group.attempt + 1, group.seconds)
+        )
 
     def require_groups(self) -> None:
         """Refuse a step without groups.
@@ -162,6 +174,10 @@ class BatchSource:
         ):
             yield self.ledger.deliver(group, self._pool.account)
 
+    def lose(self, group: FinishedGroup) -> None:
+        """Do without a group."""
+        self.ledger.lose(group)
+
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw the next step with new weights."""
         self._policy.publish(sampler, version)
@@ -218,6 +234,11 @@ class StreamSource:
             if self._account is None:
                 self._account = self._pool.account  # before an evaluation's takes its place
             yield self.ledger.deliver(group, self._account)
+
+    def lose(self, group: FinishedGroup) -> None:
+        """Do without a group; another one takes its place."""
+        self._end += 1
+        self.ledger.lose(group)
 
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw what starts from now on with new weights; more may start."""

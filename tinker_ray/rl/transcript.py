@@ -1,7 +1,7 @@
 """Readable transcripts of episodes: what was asked, what was answered, what it earned.
 
-Knows nothing of tokenizers but how to decode. Invariant: text only; token ids are shown where
-nothing can be decoded.
+Knows nothing of tokenizers but how to decode. Invariants: text only; token ids are shown where
+nothing can be decoded. Of groups that are elsewhere, few are fetched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tinker_ray.rollouts import Trajectory, TrajectoryGroup
+from tinker_ray.rollouts.summary import EpisodeSummary
+
+MAX_FETCHED = 2
+"""Groups of a transcript that are fetched for it; of others it has the numbers."""
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -43,15 +47,24 @@ def first_of_each(groups: Iterable[TrajectoryGroup], decode: Decode, count: int)
 
 
 def render(title: str, groups: Iterable[TrajectoryGroup], decode: Decode) -> str:
-    """Write a whole batch, group by group and turn by turn."""
+    """Write a batch, group by group and turn by turn; of far groups the first in full."""
     lines = [f"# {title}"]
+    num_fetched = 0
     for number, group in enumerate(groups):
         rewards = group.get_total_rewards()
         mean = sum(rewards) / max(1, len(rewards))
         lines += ["", f"## group {number}: {len(rewards)} episodes, mean reward {mean:.2f}"]
+        if group.is_far and num_fetched == MAX_FETCHED:
+            lines += [_line(*pair) for pair in zip(group.episodes(), rewards, strict=True)]
+            continue
+        num_fetched += group.is_far
         for trajectory, reward in zip(group.trajectories_G, rewards, strict=True):
             lines += _turns(trajectory, reward, decode)
     return "\n".join(lines) + "\n"
+
+
+def _line(episode: EpisodeSummary, reward: float) -> str:
+    return f"{reward:5.2f}  in {episode.turns} turns, {episode.tokens} tokens"
 
 
 def _turns(trajectory: Trajectory, reward: float, decode: Decode) -> list[str]:

@@ -1,6 +1,7 @@
 """One batch of groups into new weights: data, forward_backward, optimizer steps, a new sampler.
 
-Knows a training client, nothing of where groups come from. Invariants: operations are sent in the
+Knows a training client, nothing of where groups come from. What is far is left there: the training
+client is given references and advantages. Invariants: operations are sent in the
 order of the substeps and all of a step before any of them is waited for; losses are sums, so that
 the minibatches of a substep add up to what one call would give.
 """
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 
 from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.training import TrainingClient
+from tinker_ray.core.far_operation import FarOutput
 from tinker_ray.rl.config import RunConfig
-from tinker_ray.rl.measure import kl_sample_train
 from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.reference_kl import ReferencePenalty
-from tinker_ray.rollouts import center
+from tinker_ray.rollouts import Advantages, center
 from tinker_ray.rollouts.datum import from_groups
+from tinker_ray.rollouts.far_datum import Agreement, agreement, far_data
 from tinker_ray.telemetry import names
 from tinker_ray.telemetry.trace import span
 from tinker_ray.types import AdamParams, Datum, ForwardBackwardOutput, OptimStepResponse
@@ -31,6 +33,7 @@ class Update:
 
     Attributes:
         groups: The batch, in the order of their numbers.
+        lost: Groups whose trajectories were lost on their way: the batch is without them.
         sampler: Samples from the new weights; None if nothing was learned.
         optim_steps: Optimizer steps.
         loss: Of the batch, added up, each part before its substep.
@@ -41,6 +44,7 @@ class Update:
     """
 
     groups: list[FinishedGroup] = field(default_factory=list)
+    lost: list[FinishedGroup] = field(default_factory=list)
     sampler: SamplingClient | None = None
     optim_steps: int = 0
     loss: float = 0.0
@@ -50,12 +54,46 @@ class Update:
     gathered_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a minibatch came to."""
+
+    loss: float
+    agreement: Agreement
+    lost: list[FinishedGroup] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _SentData:
+    """A minibatch that was sent as it is."""
+
+    data: list[Datum]
+    output: Awaitable[ForwardBackwardOutput]
+
+    async def trained(self) -> _Trained:
+        output = await self.output
+        return _Trained(output.metrics.get("loss:sum", 0.0), agreement(self.data, output))
+
+
+@dataclass(frozen=True, slots=True)
+class _SentReferences:
+    """A minibatch of which it was sent where it is."""
+
+    groups: Sequence[FinishedGroup]
+    output: Awaitable[FarOutput]
+
+    async def trained(self) -> _Trained:
+        output = await self.output
+        lost = [self.groups[place] for place in sorted(output.lost)]
+        return _Trained(output.metrics.get("loss:sum", 0.0), output.agreement, lost)
+
+
 @dataclass(slots=True)
 class _Sent:
     """What is on its way to the service."""
 
-    parts: list[list[Datum]] = field(default_factory=list)
-    outputs: list[Awaitable[ForwardBackwardOutput]] = field(default_factory=list)
+    num_parts: int = 0
+    outputs: list[_SentData | _SentReferences] = field(default_factory=list)
     steps: list[Awaitable[OptimStepResponse]] = field(default_factory=list)
     has_gradients: bool = False
     num_constant_groups: int = 0
@@ -94,7 +132,7 @@ class Updater:
         async for group in arriving:
             update.groups.append(group)
             waiting.append(group)
-            end = ends[len(sent.parts)]
+            end = ends[sent.num_parts]
             if self._config.minibatches > 1 and len(update.groups) == end < expected:
                 await self._send(step, waiting, sent)
                 waiting = []
@@ -120,7 +158,7 @@ class Updater:
         waiting = sorted(waiting, key=_number)
         begin = len(update.groups) - len(waiting)
         parts = list[list[FinishedGroup]]()
-        for end in self._part_ends(len(update.groups))[len(sent.parts) :]:
+        for end in self._part_ends(len(update.groups))[sent.num_parts :]:
             size = max(0, end - begin)
             parts.append(waiting[:size])
             waiting, begin = waiting[size:], begin + size
@@ -130,21 +168,41 @@ class Updater:
         """Send a minibatch, and the optimizer step if its substep is complete with it."""
         advantages = center(groups)
         sent.num_constant_groups += advantages.num_constant_groups
-        if self._penalty is None:
-            data = from_groups(groups, advantages)
-        else:
+        output: _SentData | _SentReferences | None
+        if self._penalty is not None:
             penalized = await self._penalty.data(groups, advantages)
-            data = penalized.data
+            output = self._by_value(penalized.data)
             sent.log_ratio += penalized.log_ratio
             sent.num_tokens += penalized.num_tokens
-        if data:
-            settings = self._config.loss_fn_config or None
-            output = self._training.forward_backward(data, self._config.loss_fn, settings)
+        elif self._training.takes_far_data and any(group.is_far for group in groups):
+            output = self._by_reference(groups, advantages)
+        else:
+            output = self._by_value(from_groups(groups, advantages))
+        if output is not None:
             sent.outputs.append(output)
             sent.has_gradients = True
-        sent.parts.append(data)
-        if len(sent.parts) % self._config.minibatches == 0:
+        sent.num_parts += 1
+        if sent.num_parts % self._config.minibatches == 0:
             self._apply(step, sent)
+
+    def _by_value(self, data: list[Datum]) -> _SentData | None:
+        """Send data; None if there are none."""
+        if not data:
+            return None
+        settings = self._config.loss_fn_config or None
+        output = self._training.forward_backward(data, self._config.loss_fn, settings)
+        return _SentData(data, output)
+
+    def _by_reference(
+        self, groups: Sequence[FinishedGroup], advantages: Advantages
+    ) -> _SentReferences | None:
+        """Send where data are and what they weigh; None if there are none."""
+        data = far_data(groups, advantages)
+        if not data:
+            return None
+        settings = self._config.loss_fn_config or None
+        output = self._training.forward_backward_far(data, self._config.loss_fn, settings)
+        return _SentReferences(groups, output)
 
     def _apply(self, step: int, sent: _Sent) -> None:
         if sent.has_gradients:
@@ -159,24 +217,19 @@ class Updater:
         if not sent.steps:
             return
         outputs, _, update.sampler = await asyncio.gather(
-            asyncio.gather(*sent.outputs),
+            asyncio.gather(*(output.trained() for output in sent.outputs)),
             asyncio.gather(*sent.steps),
             self._training.save_weights_and_get_sampling_client_async(),
         )
         update.optim_steps = len(sent.steps)
-        update.loss = sum(output.metrics.get("loss:sum", 0.0) for output in outputs)
-        batches = [data for data in sent.parts if data]
-        counted = [
-            (kl_sample_train(data, output), _num_actions(data))
-            for data, output in zip(batches, outputs, strict=True)
-        ]
-        total = sum(tokens for _, tokens in counted)
-        update.kl_sample_train = sum(kl * tokens for kl, tokens in counted) / max(1, total)
+        update.loss = sum(output.loss for output in outputs)
+        total = sum(output.agreement.num_tokens for output in outputs)
+        log_ratio = sum(output.agreement.log_ratio for output in outputs)
+        update.kl_sample_train = log_ratio / max(1, total)
+        update.lost = [group for output in outputs for group in output.lost]
+        lost = {group.index for group in update.lost}
+        update.groups = [group for group in update.groups if group.index not in lost]
 
 
 def _number(group: FinishedGroup) -> int:
     return group.index
-
-
-def _num_actions(data: Sequence[Datum]) -> int:
-    return sum(int((datum.loss_fn_inputs["advantages"].to_numpy() != 0).sum()) for datum in data)

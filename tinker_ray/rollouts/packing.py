@@ -47,11 +47,13 @@ class PackedGroup:
     places: list[tuple[list[tuple[Place, Slice, Slice | None]], Place]]
 
 
-def pack(group: TrajectoryGroup) -> PackedGroup | TrajectoryGroup:
+def pack(
+    group: TrajectoryGroup, *, worth_tokens: int | None = None
+) -> PackedGroup | TrajectoryGroup:
     """Pack a group; one that is small, or would suffer a loss, is returned as it is."""
     packer = _Packer()
     try:
-        if _num_tokens(group) < WORTH_TOKENS:
+        if _num_tokens(group) < (WORTH_TOKENS if worth_tokens is None else worth_tokens):
             return group
         places = [packer.add(trajectory) for trajectory in group.trajectories_G]
         tokens = np.asarray(packer.tokens, dtype=np.int64)

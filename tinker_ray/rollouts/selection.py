@@ -70,11 +70,12 @@ class Tally:
         if group is None:
             return
         self.failed_episodes += group.num_failed
-        self.episodes += len(group.trajectories_G)
-        self.reward += sum(group.get_total_rewards())
-        for trajectory in group.trajectories_G:
-            self.turns += len(trajectory.transitions)
-            self.tokens += sum(len(turn.ac.tokens) for turn in trajectory.transitions)
+        rewards_G = group.get_total_rewards()
+        self.episodes += len(rewards_G)
+        self.reward += sum(rewards_G)
+        for turns, tokens in group.sizes():
+            self.turns += turns
+            self.tokens += tokens
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 Structurally the shapes of the Tinker cookbook, so that its environments and reward functions read
 them unchanged. Knows nothing of who sampled. Invariant: the lists of a group run parallel, one
-entry per trajectory.
+entry per trajectory, wherever the trajectories are.
 
 Source: https://github.com/thinking-machines-lab/tinker-cookbook/blob/30a5f559398028b62083c351c6c7c5688bbcb815/tinker_cookbook/rl/types.py
 """
@@ -10,9 +10,13 @@ Source: https://github.com/thinking-machines-lab/tinker-cookbook/blob/30a5f55939
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from tinker_ray.rollouts.summary import EpisodeSummary
 from tinker_ray.types import ModelInput, StopReason
+
+if TYPE_CHECKING:
+    from tinker_ray.rollouts.far import FarTrajectories
 
 Observation: TypeAlias = ModelInput
 Action: TypeAlias = list[int]
@@ -95,16 +99,39 @@ class TrajectoryGroup:
     """The trajectories of one group of environments.
 
     Attributes:
-        trajectories_G: One per environment.
+        trajectories_G: One per environment. Those of a far group are fetched when this is first
+            read, which may raise ``RolloutFailedError``: they are lost with the node they were on.
         final_rewards_G: What the group builder gave at the end, on top of the rewards of the steps.
         metrics_G: What the group builder measured.
         rollout_errors: Why episodes were left out; one for each that is missing.
+        far: Where the trajectories are, if they were left elsewhere.
     """
 
-    trajectories_G: list[Trajectory]  # noqa: N815 - shape suffix
+    trajectories_G: list[Trajectory] = field(repr=False)  # noqa: N815 - shape suffix
     final_rewards_G: list[float]  # noqa: N815 - shape suffix
     metrics_G: list[Metrics]  # noqa: N815 - shape suffix
     rollout_errors: list[RolloutError] = field(default_factory=list)
+    far: FarTrajectories | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Leave far trajectories where they are."""
+        if self.far is not None:
+            del self.trajectories_G
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> list[Trajectory]:
+            far = self.__dict__.get("far")
+            if name != "trajectories_G" or far is None:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(message)
+            self.trajectories_G = far.fetch()
+            return self.trajectories_G
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the trajectories are elsewhere, and nobody has fetched them here."""
+        return "trajectories_G" not in self.__dict__
 
     @property
     def num_failed(self) -> int:
@@ -113,9 +140,32 @@ class TrajectoryGroup:
 
     def get_total_rewards(self) -> list[float]:
         """Return each trajectory's return: the rewards of its steps plus its final reward."""
+        if self.far is not None and self.is_far:
+            rewards_G = [episode.reward for episode in self.far.summary.episodes]
+        else:
+            rewards_G = [
+                sum(transition.reward for transition in trajectory.transitions)
+                for trajectory in self.trajectories_G
+            ]
         return [
-            sum(transition.reward for transition in trajectory.transitions) + final_reward
-            for trajectory, final_reward in zip(
-                self.trajectories_G, self.final_rewards_G, strict=True
-            )
+            reward + final_reward
+            for reward, final_reward in zip(rewards_G, self.final_rewards_G, strict=True)
         ]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Count each trajectory's turns and the tokens of its actions; fetches nothing."""
+        if self.far is not None and self.is_far:
+            return [(episode.turns, episode.tokens) for episode in self.far.summary.episodes]
+        return [
+            (
+                len(trajectory.transitions),
+                sum(len(turn.ac.tokens) for turn in trajectory.transitions),
+            )
+            for trajectory in self.trajectories_G
+        ]
+
+    def episodes(self) -> list[EpisodeSummary]:
+        """Return each trajectory in numbers; fetches nothing."""
+        if self.far is not None and self.is_far:
+            return self.far.summary.episodes
+        return [EpisodeSummary.of(trajectory) for trajectory in self.trajectories_G]

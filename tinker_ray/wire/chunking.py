@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tinker_ray.types import Datum, ModelInputChunk, TensorData
+
+T = TypeVar("T")
 
 BYTES_PER_TOKEN = 4
 BYTES_PER_INDEX = 8
@@ -98,15 +100,22 @@ def _num_elements(tensor: TensorData) -> int:
 
 def split(data: Sequence[Datum], limits: ChunkLimits) -> list[list[Datum]]:
     """Cut a batch into consecutive parts within the limits; no part is empty."""
-    parts: list[list[Datum]] = []
+    return parts_within(limits, data, limits.cost)
+
+
+def parts_within(
+    limits: ChunkLimits, items: Sequence[T], cost_of: Callable[[T], int]
+) -> list[list[T]]:
+    """Cut anything that stands for datums into such parts."""
+    parts: list[list[T]] = []
     size = 0
-    for datum in data:
-        cost = limits.cost(datum)
+    for item in items:
+        cost = cost_of(item)
         full = not parts or len(parts[-1]) >= limits.max_datums or size + cost > limits.budget
         if full:
             parts.append([])
             size = 0
-        parts[-1].append(datum)
+        parts[-1].append(item)
         size += cost
     return parts
 

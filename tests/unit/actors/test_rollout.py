@@ -29,7 +29,6 @@ from tinker_ray.rollouts import (
     RolloutParams,
     TrajectoryGroup,
 )
-from tinker_ray.rollouts.packing import unpack
 from tinker_ray.telemetry.told_meters import ToldMeters
 from tinker_ray.types import ModelInput, RetryConfig, SamplingParams
 
@@ -59,10 +58,12 @@ async def rollout(toy: ToyService) -> AsyncIterator[RolloutActor]:
 
 async def test_a_group_is_run_to_its_end(toy: ToyService) -> None:
     async with rollout(toy) as actor:
-        group = unpack(
-            await actor.run_group(CountingGroup([1, 2], size=4, num_turns=3), REFERENCE, attempt())
+        group, rest = await actor.run_group(
+            CountingGroup([1, 2], size=4, num_turns=3), REFERENCE, attempt()
         )
+    assert isinstance(group, TrajectoryGroup)
     assert [3, 3, 3, 3] == [len(trajectory.transitions) for trajectory in group.trajectories_G]
+    assert rest is None
 
 
 async def test_the_same_seed_gives_the_same_group_again(toy: ToyService) -> None:
@@ -71,7 +72,7 @@ async def test_the_same_seed_gives_the_same_group_again(toy: ToyService) -> None
         groups = await asyncio.gather(
             *(actor.run_group(builder, REFERENCE, attempt(number)) for number in range(2))
         )
-    assert unpack(groups[0]).get_total_rewards() == unpack(groups[1]).get_total_rewards()
+    assert groups[0] == groups[1]
 
 
 async def test_an_environment_that_fails_is_told_in_a_portable_error(toy: ToyService) -> None:
@@ -139,9 +140,9 @@ async def test_what_a_worker_measured_comes_with_an_answer_and_at_its_end() -> N
     steps = meters.get_meter("users").create_counter("steps")
 
     class Measuring:
-        async def run_group(self, *_: object) -> Shipped:
+        async def run_group(self, *_: object) -> tuple[Shipped, None]:
             steps.add(2)
-            return Shipped(group, Shipment(measured=meters.tally.take()))
+            return Shipped(group, Shipment(measured=meters.tally.take())), None
 
     class Remote(FakeRemote):
         async def aclose(self, *, drain_s: float = 0.0) -> Any:  # noqa: ANN401
