@@ -142,26 +142,21 @@ class RemoteActor:
     ) -> tuple[Any, ObjectRef]:
         """Call a method once that returns two things, and leave the second where it is.
 
-        Cancelling this cancels the method as well.
-
-        Returns:
-            The first, and a reference to the second, which this process owns.
+        Cancelling this cancels the method. This process owns what the reference is to.
 
         Raises:
             ActorLostError: The actor died over the call; whether it took effect is unknown.
             StaleHandleError: This was closed.
             TinkerError: What the method raised.
         """
+        second = None
         try:
             call = self._handle().call.options(num_returns=2)
             first, second = call.remote(method, arguments, carrier)
-        except _Lost as lost:
-            raise self._error(lost) from None
-        try:
             return await self._ended(first), second
         except BaseException as error:
-            # Ray reports errors that nobody has looked at, and both answers hold the same one
-            second.future().add_done_callback(lambda ended: ended.exception())
+            if second is not None:  # Ray reports errors that nobody looked at: this is the same one
+                second.future().add_done_callback(lambda ended: ended.exception())
             if isinstance(error, asyncio.CancelledError) and ray.is_initialized():
                 ray.cancel(first)
             if isinstance(error, _Lost):
