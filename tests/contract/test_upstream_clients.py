@@ -1,8 +1,8 @@
 """The upstream SDK of both generations, and this package in its place, drive the engine.
 
-Each client is a process of its own that runs the same steps (``drive/``) against an engine of its
-own over a socket. The engine speaks both encodings, JSON only as an old service, or protobuf only
-as a new one; our client finds out which by itself.
+Each client is a process of its own that runs the same steps (``drive/``) against an engine over a
+socket. Engines speak both encodings, JSON only as an old service, or protobuf only as a new one;
+our client finds out which by itself. Two clients drive at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from tests.fakes.upstream import upstream_python
 from tinker_ray.engine.tiny_adder import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -58,36 +59,56 @@ CLIENTS = {
 }
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", CLIENTS)
-def test_every_step_of_the_drive_passes(name: str, tmp_path: Path) -> None:
-    client = CLIENTS[name]
-    out = tmp_path / "outcomes.json"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    arguments = ["--model", NAME, "--data", str(tmp_path / "data"), "--wire", client.wire]
-    with Served(*arguments) as served:
-        process = subprocess.run(
-            [
-                str(client.python()),
-                "-m",
-                "tests.contract.drive",
-                served.url,
-                "--out",
-                str(out),
-                *client.options,
-            ],
-            env=environment,
-            cwd=tmp_path,
-            timeout=170,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+def drive(client: Client, engine: Future[Served], out: Path) -> dict[str, str]:
+    """Run a client's steps to their end; return what it says of each."""
+    process = subprocess.run(
+        [
+            str(client.python()),
+            "-m",
+            "tests.contract.drive",
+            engine.result().url,
+            "--out",
+            str(out),
+            *client.options,
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TOKENIZERS_PARALLELISM": "false"},
+        cwd=out.parent,
+        timeout=170,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert out.exists(), process.stderr
     outcomes: dict[str, str] = json.loads(out.read_text())
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[dict[str, str]]]]:
+    """All drives, begun in turn."""
+    folder = tmp_path_factory.mktemp("drives")
+    with ThreadPoolExecutor(2) as pool:
+        engines = {
+            wire: pool.submit(Served, "--model", NAME, "--data", str(folder / wire), "--wire", wire)
+            for wire in dict.fromkeys(client.wire for client in CLIENTS.values())
+        }
+        try:
+            yield {
+                name: pool.submit(drive, client, engines[client.wire], folder / f"{name}.json")
+                for name, client in CLIENTS.items()
+            }
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for engine in engines.values():
+                engine.result().kill()
+
+
+@pytest.mark.leaks("the processes of the drives that come next")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_every_step_of_the_drive_passes(
+    name: str, drives: dict[str, Future[dict[str, str]]]
+) -> None:
+    outcomes = drives[name].result()
     assert {} == {step: said for step, said in outcomes.items() if said != "passed"}
-    assert len(outcomes) == client.num_steps
+    assert len(outcomes) == CLIENTS[name].num_steps

@@ -1,14 +1,11 @@
-"""The upstream SDK under an engine with every flag that there is, and upstream's own commands."""
+"""The upstream SDK under an engine with every flag that there is."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -27,7 +24,6 @@ FLAGS = (
     "sample_join_sampling_session=true",
     "sample_cancel_enabled=true",
 )
-BASE = "tinker-ray/tiny-adder"
 
 
 @pytest.mark.timeout(240)
@@ -62,49 +58,3 @@ def test_the_new_client_does_what_every_flag_says(tmp_path: Path) -> None:
     assert one("SELECT DISTINCT owner FROM promises").fetchall() == [("anna",)]
     ledger.close()
     assert "SESSION_START" in (data / "telemetry.jsonl").read_text()
-
-
-def post(url: str, path: str, body: dict[str, object]) -> dict[str, str]:
-    request = urllib.request.Request(  # noqa: S310 - our own URL
-        f"{url}/api/v1/{path}",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        parsed: dict[str, str] = json.load(response)
-        return parsed
-
-
-@pytest.mark.timeout(240)
-def test_both_upstream_commands_download_the_same_adapter(tmp_path: Path) -> None:
-    with Served("--data", str(tmp_path / "data")) as served:
-        session = post(served.url, "create_session", {"tags": [], "sdk_version": "0"})
-        model = {
-            "session_id": session["session_id"],
-            "model_seq_id": 0,
-            "base_model": BASE,
-            "lora_config": {"rank": 4},
-        }
-        model_id = served.result(post(served.url, "create_model", model))["model_id"]
-        saved = served.result(
-            post(served.url, "save_weights", {"model_id": model_id, "path": "a", "seq_id": 1})
-        )
-        environment = {**os.environ, "TINKER_BASE_URL": served.url, "TINKER_API_KEY": "tml-x"}
-        digests = []
-        for version in ("0.6.3", "0.38.0"):
-            target = tmp_path / version
-            tinker = upstream_python(version).with_name("tinker")
-            command = [str(tinker), "checkpoint", "download", saved["path"], "-o", str(target)]
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=100,
-                check=False,
-                env=environment,
-            )
-            assert done.returncode == 0, done.stderr
-            files = [path for path in target.rglob("*") if path.is_file()]
-            digests.append({f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
-    assert digests[0] == digests[1]
-    assert sorted(digests[0]) == ["adapter_config.json", "adapter_model.safetensors"]

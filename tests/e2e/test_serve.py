@@ -8,6 +8,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,37 +131,58 @@ def test_keys_of_a_file_own_what_they_make(serve: Callable[..., Served], tmp_pat
     assert served.end(signal.SIGTERM) == 0
 
 
-def refusal(*arguments: str) -> str:
-    """Run a command that cannot work; return its one line on standard error."""
-    command = [*SERVE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1, done
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line
+@contextmanager
+def refused(*arguments: str) -> Iterator[Callable[[], str]]:
+    """Start a command that cannot work; give what returns its one line on standard error."""
+    process = subprocess.Popen(
+        [*SERVE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+    def line() -> str:
+        output, errors = process.communicate(timeout=60)
+        assert (1, "") == (process.returncode, output), errors
+        (only,) = errors.splitlines()
+        return only
+
+    try:
+        yield line
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
-def test_what_cannot_be_served_is_refused_in_one_line(
+def test_what_cannot_be_served_is_refused_in_one_line(model_folder: Path, tmp_path: Path) -> None:
+    model, other = f"--model={MODEL}={model_folder}", ("--data", str(tmp_path / "other"))
+    (tmp_path / "keys").write_text("tml-secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases: dict[str, tuple[str, ...]] = {
+            f"port {port}": (model, *other, "--port", port),
+            "unknown model 'nope'": ("--model=nope", *other),
+            "no config.json": (f"--model=x={tmp_path}", *other),
+            "--api-key": (model, *other, "--host", "0.0.0.0"),  # noqa: S104
+            "pjwt_auth_enabled": (model, *other, "--flag", "nope=1"),
+            "cannot read the keys": (model, *other, "--api-keys", str(tmp_path / "none")),
+            "line 1": (model, *other, "--api-keys", str(tmp_path / "keys")),
+        }
+        with ExitStack() as stack:
+            started = {told: stack.enter_context(refused(*case)) for told, case in cases.items()}
+            lines = {told: line() for told, line in started.items()}
+    assert [] == [(told, line) for told, line in lines.items() if told not in line]
+    assert "tml-secret" not in lines["line 1"]
+
+
+def test_a_data_folder_in_use_and_a_model_that_cannot_be_loaded_are_refused(
     serve: Callable[..., Served], model_folder: Path, tmp_path: Path
 ) -> None:
-    model = f"--model={MODEL}={model_folder}"
-    other = ("--data", str(tmp_path / "other"))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert f"port {port}" in refusal(model, *other, "--port", str(port))
-    assert "unknown model 'nope'" in refusal("--model=nope", *other)
-    assert "no config.json" in refusal(f"--model=x={tmp_path}", *other)
-    assert "--api-key" in refusal(model, *other, "--host", "0.0.0.0")  # noqa: S104
-    assert "pjwt_auth_enabled" in refusal(model, *other, "--flag", "nope=1")
-    assert "cannot read the keys" in refusal(model, *other, "--api-keys", str(tmp_path / "none"))
-    (tmp_path / "keys").write_text("tml-secret\n")
-    told = refusal(model, *other, "--api-keys", str(tmp_path / "keys"))
-    assert "line 1" in told
-    assert "tml-secret" not in told
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "llama"}')
-    assert "cannot load" in refusal(f"--model=x={tmp_path / 'broken'}", *other, "--port", "0")
-    served = serve()
-    busy = refusal(model, "--data", str(tmp_path / "data"), "--port", "0")
-    assert "another engine" in busy
+    broken = (f"--model=x={tmp_path / 'broken'}", "--data", str(tmp_path / "other"), "--port", "0")
+    busy = (f"--model={MODEL}={model_folder}", "--data", str(tmp_path / "data"), "--port", "0")
+    with refused(*broken) as cannot_load:
+        served = serve()
+        with refused(*busy) as in_use:
+            assert "another engine" in in_use()
+        assert "cannot load" in cannot_load()
     assert served.end(signal.SIGTERM) == 0
