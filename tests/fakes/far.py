@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,18 @@ class FakeStore:
     Attributes:
         kept: The groups; what is missing is lost.
         fetched: The numbers that were asked for.
+        handed_out: References, as long as somebody has them.
     """
 
     kept: dict[int, PackedGroup] = field(default_factory=dict)
     fetched: list[int] = field(default_factory=list)
+    handed_out: list[weakref.ref[FakeReference]] = field(default_factory=list)
     _num_kept: int = 0
+
+    @property
+    def num_held(self) -> int:
+        """How many references somebody has."""
+        return sum(reference() is not None for reference in self.handed_out)
 
     def far(self, group: TrajectoryGroup) -> TrajectoryGroup:
         """Keep a group's trajectories here, however few they are."""
@@ -41,7 +49,9 @@ class FakeStore:
         assert packed is not None
         number, self._num_kept = self._num_kept, self._num_kept + 1
         self.kept[number] = packed
-        return FarTrajectories(summary, FakeReference(self, number)).group()
+        reference = FakeReference(self, number)
+        self.handed_out.append(weakref.ref(reference))
+        return FarTrajectories(summary, reference).group()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class FarTraining:
         The training actor fetches them, makes the data and keeps the arrays of the answer.
 
         Args:
-            data: At least one datum, made by :func:`tinker_ray.rollouts.far_data`.
+            data: At least one datum, made by :func:`tinker_ray.rollouts.far_datum.far_data`.
             loss_fn: Name of the loss.
             loss_fn_config: Its settings.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, NoReturn, Protocol
 
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.config import RunConfig
@@ -31,6 +31,11 @@ from tinker_ray.rollouts import (
 )
 from tinker_ray.rollouts.event import kind_of
 from tinker_ray.rollouts.quarantine import key_of
+
+MIN_DROPS: Final = 32
+DROPS_PER_GROUP: Final = 4
+"""Failed groups in a row, for each group of a step, that end a stream: what takes their place fails
+as well."""
 
 
 class GroupSource(Protocol):
@@ -109,8 +114,15 @@ class StepLedger:
         Raises:
             RolloutFailedError: None came; says why the first did not.
         """
-        if self._trained:
-            return
+        if not self._trained:
+            self.fail()
+
+    def fail(self) -> NoReturn:
+        """End the run for want of groups.
+
+        Raises:
+            RolloutFailedError: None came; says why the first did not.
+        """
         if not self._dropped:
             raise ConfigurationError("the dataset has no groups for this step")
         first = self._dropped[0]
@@ -212,6 +224,7 @@ class StreamSource:
         self._policy = policy
         self._batch: tuple[int, Sequence[EnvGroupBuilder]] = (-1, ())
         self._account: Account | None = None
+        self._drops_in_a_row = 0
         ended_before = {record.index for record in ended}
         dropped = sum(record.dropped is not None for record in ended)
         self._end = config.steps * self.groups_per_step + dropped
@@ -233,6 +246,7 @@ class StreamSource:
                 return
             if self._account is None:
                 self._account = self._pool.account  # before an evaluation's takes its place
+            self._drops_in_a_row = 0
             yield self.ledger.deliver(group, self._account)
 
     def lose(self, group: FinishedGroup) -> None:
@@ -252,6 +266,8 @@ class StreamSource:
         for index in _without(ended):
             if index >= self._end:
                 return
+            if self._drops_in_a_row >= max(MIN_DROPS, DROPS_PER_GROUP * self.groups_per_step):
+                self.ledger.fail()
             yield self.ledger.offer(index, self._builder(index))
 
     def _builder(self, index: int) -> EnvGroupBuilder:
@@ -270,6 +286,7 @@ class StreamSource:
             return  # it has not ended: whoever goes on with the run runs it again
         if group.reason not in {"cancelled", "drained"}:
             self._end += 1  # another one takes its place
+            self._drops_in_a_row += group.reason not in {"stale", "oversampled"}
         self.ledger.drop(group)
 
 

@@ -12,14 +12,14 @@ from rich.console import Console
 from tests.fakes.environment import CountingGroup
 from tests.fakes.trainee import FakeTraining, ImprovingSampler
 from tinker_ray.clients.training import TrainingClient
-from tinker_ray.errors import ConfigurationError, NotFoundError, TinkerError
+from tinker_ray.errors import BadRequestError, ConfigurationError, NotFoundError, TinkerError
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.loop import Loop
 from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Summary
 from tinker_ray.rl.run_directory import RunDirectory, open_run
-from tinker_ray.rollouts import EnvGroupBuilder, RolloutsHaltedError
+from tinker_ray.rollouts import EnvGroupBuilder, RolloutFailedError, RolloutsHaltedError
 from tinker_ray.rollouts.dispatcher import GONE_IN_A_ROW
 from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
 
@@ -204,6 +204,25 @@ async def test_a_run_whose_sampler_is_gone_ends_if_there_is_nothing_to_go_back_t
     with pytest.raises(RolloutsHaltedError, match="this sampling session were deleted") as caught:
         await run(tmp_path, GoneAfter(), eval_every=0, max_staleness=1)
     assert ("gone", GONE_IN_A_ROW) == (caught.value.kind, caught.value.failures)
+
+
+class RefusedAfter(FakeTraining):
+    """From one version on, the service refuses every sample."""
+
+    async def save_weights_and_get_sampling_client_async(self) -> ImprovingSampler:
+        return (RefusedSampler if self.version >= 2 else ImprovingSampler)(self.version)
+
+
+class RefusedSampler(GoneSampler):
+    """Of a service that refuses what is asked of it."""
+
+    error: ClassVar = BadRequestError("the prompt is too long")
+
+
+async def test_a_stream_in_which_every_group_fails_ends_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RolloutFailedError, match="the prompt is too long") as caught:
+        await run(tmp_path, RefusedAfter(), eval_every=0, max_staleness=1)
+    assert ("request", "every rollout") == (caught.value.kind, caught.value.stage)
 
 
 async def test_minibatches_are_trained_as_they_come_and_add_up_to_the_same_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,10 +60,12 @@ class FarTraining(FakeTraining):
     store: FakeStore = field(default_factory=FakeStore)
     losing: tuple[int, ...] = ()
     sizes: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
 
     def forward_backward_far(
         self, data: Sequence[AnyDatum], loss_fn: str, settings: Mapping[str, float] | None = None
     ) -> Awaitable[FarOutput]:
+        self.held.append(self.store.num_held)
         items = [item for item in data if isinstance(item, FarDatum)]
         assert len(items) == len(data)
         references = {item.group: cast("FakeReference", item.reference) for item in items}
@@ -143,6 +146,18 @@ async def test_of_far_groups_only_those_that_are_shown_are_fetched(tmp_path: Pat
     assert 8 * (SIZE - MAX_FETCHED) == sum("in 1 turns, 1 tokens" in line for line in lines)
     num_shown = MAX_FETCHED * STEPS + 2 * 6  # evaluations before and after show six excerpts
     assert num_shown == len(training.store.fetched) == len(set(training.store.fetched))
+
+
+@pytest.mark.parametrize("max_staleness", [None, 0])
+async def test_a_group_is_kept_until_its_step_is_trained(
+    tmp_path: Path, max_staleness: int | None
+) -> None:
+    training = FarTraining()
+    await run(tmp_path, training, training.store, max_staleness=max_staleness)
+    assert [SIZE] * STEPS == training.held
+    assert len(training.store.handed_out) > STEPS * SIZE
+    gc.collect()  # the pool is gone, which had the last evaluation
+    assert 0 == training.store.num_held
 
 
 async def test_a_client_that_takes_no_references_trains_by_value(tmp_path: Path) -> None:
