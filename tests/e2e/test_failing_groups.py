@@ -1,22 +1,26 @@
-"""On real Ray: a builder that always fails, and a service that always does."""
+"""On real Ray: builders that fail, workers that die of one, a service that is broken."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes.cluster_session import ClusterSession, cluster_session
-from tests.fakes.environment import CountingGroup
+from tests.fakes.environment import CountingEnv, CountingGroup
 from tests.fakes.toy_service import ToyService
 from tinker_ray.rl import RolloutPool
 from tinker_ray.rollouts import RolloutsHaltedError
 from tinker_ray.types import RetryConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.handles.rollout import RolloutHandle
     from tinker_ray.rl import DroppedGroup
+    from tinker_ray.rollouts import Action, Env, StepResult
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -49,6 +53,30 @@ def pool_on(session: ClusterSession, **options: Any) -> RolloutPool:  # noqa: AN
         return await session.runtime.open_rollout(number)
 
     return RolloutPool(1, groups_per_worker=4, open_worker=open_worker, **options)
+
+
+class DeadlyEnv(CountingEnv):
+    """Takes its process with it, as a library that crashes does."""
+
+    async def step(self, action: Action) -> StepResult:
+        os._exit(len(action))
+
+
+@dataclass
+class DeadlyGroup(CountingGroup):
+    async def make_envs(self) -> Sequence[Env]:
+        return [DeadlyEnv(self.prompt)]
+
+
+async def test_a_group_that_workers_die_of_costs_none_of_those_beside_it() -> None:
+    builders = [CountingGroup([number], num_turns=5) for number in range(6)]
+    builders[2] = DeadlyGroup([2])
+    async with cluster_session(ToyService(sample_s=0.02)) as session:
+        client: Any = Client(session)
+        async with pool_on(session, retries=1) as pool:
+            groups = [group.index async for group in pool.run(builders, client)]
+    assert [0, 1, 3, 4, 5] == sorted(groups)
+    assert {"infrastructure": 1} == pool.account.dropped
 
 
 async def test_a_poison_builder_costs_its_groups_only_and_a_broken_service_halts_the_run() -> None:

@@ -48,7 +48,8 @@ DEFAULT_RETRIES = RetryBudget()
 SHRINK_AFTER_S = 60.0
 
 LOSSES_PER_WORKER = 3
-"""Workers that may be lost in a row, per worker of the pool, with no group delivered in between."""
+"""Workers that may be lost in a row, per worker of the pool, with no group delivered in between; at
+least as many as one group may cost."""
 
 
 OpenWorker = Callable[[Sampler, int], Awaitable[PoolWorker]]
@@ -346,7 +347,8 @@ class RolloutPool:
             return
         sampler = next(iter(self._runs)).policy.sampler
         self._losses_in_a_row += 1
-        if self._losses_in_a_row <= LOSSES_PER_WORKER * self._num_workers:
+        by_one_group = self._retries.infrastructure + 1  # it is dropped, and the others go on
+        if self._losses_in_a_row <= max(LOSSES_PER_WORKER * self._num_workers, by_one_group):
             self._in_background(self._replace(sampler))
         elif not self._workers:
             self._give_up(error)

@@ -51,6 +51,7 @@ from tinker_ray.rollouts.event import (
 from tinker_ray.rollouts.pacing import Pace
 from tinker_ray.rollouts.quarantine import POISON, Quarantine
 from tinker_ray.rollouts.retry import RetryBudget
+from tinker_ray.rollouts.retrying import Retrying
 from tinker_ray.rollouts.roster import Roster, Running
 from tinker_ray.rollouts.worker import AttemptId
 
@@ -79,6 +80,7 @@ class _Open:
     began_s: float | None = None
     attempts: int = 0
     failures: Counter[FailureKind] = field(default_factory=Counter)
+    lost_workers: int = 0
 
 
 class Dispatcher:
@@ -115,7 +117,7 @@ class Dispatcher:
         self._roster = Roster()
         self._open: dict[int, _Open] = {}
         self._waiting: deque[int] = deque()
-        self._retrying: deque[int] = deque()
+        self._retrying = Retrying(self._budget.infrastructure)
         self._num_untaken = 0
         self._newest = -1
         self._failures_in_a_row = 0
@@ -126,7 +128,7 @@ class Dispatcher:
     def __repr__(self) -> str:
         """Show the whole state."""
         return (
-            f"Dispatcher(waiting={list(self._waiting)}, retrying={list(self._retrying)}, "
+            f"Dispatcher(waiting={list(self._waiting)}, {self._retrying!r}, "
             f"untaken={self._num_untaken}, {self._roster!r}, {self._pace!r}, {self.account})"
         )
 
@@ -138,7 +140,7 @@ class Dispatcher:
     @property
     def is_hungry(self) -> bool:
         """Whether a group that is offered now would start at once."""
-        is_idle = self._closed_for is None and not self._waiting and not self._retrying
+        is_idle = self._closed_for is None and not self._waiting
         return is_idle and self._roster.freest() is not None and self._may_start_new()
 
     @property
@@ -222,11 +224,8 @@ class Dispatcher:
 
     def _start(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        while self._retrying or (self._waiting and self._may_start_new()):
-            worker = self._roster.freest()
-            if worker is None:
-                break
-            group = (self._retrying or self._waiting).popleft()
+        while (placed := self._retrying.place(self._roster) or self._place_new()) is not None:
+            group, worker = placed
             record = self._open[group]
             if record.began_s is None:
                 record.began_s = now
@@ -234,10 +233,17 @@ class Dispatcher:
                 self._held_back_in_a_row = 0
             attempt = AttemptId(group, record.attempts)
             record.attempts += 1
-            self._roster.start(attempt, Running(worker, self._pace.version, now))
+            suspected = self._retrying.suspects(record.lost_workers)
+            self._roster.start(attempt, Running(worker, self._pace.version, now, suspected))
             commands.append(StartAttempt(attempt, worker, self._pace.version))
         self.account.peak_in_flight = max(self.account.peak_in_flight, self.in_flight)
         return commands
+
+    def _place_new(self) -> tuple[int, str] | None:
+        worker = self._roster.freest()
+        if worker is None or not self._waiting or not self._may_start_new():
+            return None
+        return self._waiting.popleft(), worker
 
     def _may_start_new(self) -> bool:
         return self._pace.may_start and self._has_window()
@@ -319,6 +325,7 @@ class Dispatcher:
         words = detail or f"worker {worker} was lost"
         lost, commands = self._roster.lose(worker), list[Command]()
         for attempt in lost:
+            self._open[attempt.group].lost_workers += 1
             commands += self._again(attempt.group, "infrastructure", words, now)
         return [*commands, *self._note_failure("infrastructure", words, now)] if lost else []
 
@@ -336,7 +343,7 @@ class Dispatcher:
         record = self._open[group]
         record.failures[kind] += 1
         if self._budget.allows(record.failures, kind):
-            self._retrying.append(group)
+            self._retrying.add(group, record.lost_workers)
             self.account.retries[kind] += 1
             return []
         return [self._drop(group, kind, detail, now)]
@@ -376,10 +383,8 @@ class Dispatcher:
                 commands.append(CancelAttempt(attempt, running.worker))
             commands.append(self._drop(group, reason, detail, now))
         ended = set(groups)
-        for queue in (self._waiting, self._retrying):
-            remaining = [group for group in queue if group not in ended]
-            queue.clear()
-            queue.extend(remaining)
+        self._retrying.remove(ended)
+        self._waiting = deque(group for group in self._waiting if group not in ended)
         return commands
 
     def _drop(self, group: int, reason: DropReason, detail: str, now: float) -> DropGroup:

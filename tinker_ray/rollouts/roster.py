@@ -6,7 +6,7 @@ attempts as it has room for, and one that is to leave gets no new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,17 +22,20 @@ class Running:
         worker: Where.
         version: Of the policy that it is bound to.
         began_s: When it was started.
+        is_suspect: Whether its group may be what workers die of.
     """
 
     worker: str
     version: int
     began_s: float
+    is_suspect: bool = False
 
 
 @dataclass(slots=True)
 class _Worker:
     capacity: int
     attempts: set[AttemptId] = field(default_factory=set)
+    num_suspects: int = 0
     is_draining: bool = False
 
     @property
@@ -88,17 +91,28 @@ class Roster:
 
     def freest(self) -> str | None:
         """Name the worker with most room; None if there is no room."""
-        name = max(self._workers, key=lambda worker: self._workers[worker].room, default=None)
+        return self._freest(self._workers)
+
+    def freest_without_suspect(self) -> str | None:
+        """Name the worker with most room of those that run no suspect; None if there is none."""
+        return self._freest(name for name, one in self._workers.items() if not one.num_suspects)
+
+    def _freest(self, names: Iterable[str]) -> str | None:
+        name = max(names, key=lambda worker: self._workers[worker].room, default=None)
         return name if name is not None and self._workers[name].room > 0 else None
 
     def start(self, attempt: AttemptId, running: Running) -> None:
         """Note an attempt."""
         self._running[attempt] = running
-        self._workers[running.worker].attempts.add(attempt)
+        worker = self._workers[running.worker]
+        worker.attempts.add(attempt)
+        worker.num_suspects += running.is_suspect
 
     def stop(self, attempt: AttemptId) -> Running | None:
         """Take an attempt off its worker; None if it does not run."""
         running = self._running.pop(attempt, None)
         if running is not None:
-            self._workers[running.worker].attempts.discard(attempt)
+            worker = self._workers[running.worker]
+            worker.attempts.discard(attempt)
+            worker.num_suspects -= running.is_suspect
         return running

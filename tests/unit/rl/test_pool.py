@@ -188,6 +188,18 @@ async def test_workers_that_die_again_and_again_end_the_run() -> None:
             _ = [group async for group in pool.run(builders(6), ONE)]
 
 
+async def test_one_group_that_all_workers_die_of_is_dropped_and_the_run_goes_on() -> None:
+    queue = [FailingWorker(ActorLostError("killed")) for _ in range(7)]
+
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
+        return queue.pop() if queue else LocalWorker()
+
+    async with RolloutPool(1, groups_per_worker=1, retries=6, open_worker=open_worker) as pool:
+        groups = [group.index async for group in pool.run(builders(2), ONE)]
+    assert [1] == groups
+    assert {"infrastructure": 1} == pool.account.dropped
+
+
 async def test_a_pool_that_lost_all_workers_opens_new_ones_for_the_next_run() -> None:
     lost = FailingWorker(*(ActorLostError("killed") for _ in range(4)))
     queue: list[PoolWorker | ActorLostError] = [lost, ActorLostError("no room"), LocalWorker()]

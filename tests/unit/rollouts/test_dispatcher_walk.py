@@ -68,6 +68,7 @@ class World:
         self.draining: set[str] = set()
         self.running: dict[AttemptId, Started] = {}
         self.started: set[int] = set()
+        self.lost_under: Counter[int] = Counter()
         self.past: list[AttemptId] = []
         self.delivered: list[int] = []
         self.dropped: dict[int, str] = {}
@@ -111,6 +112,9 @@ class World:
         assert version == self.version, "an attempt is bound to the newest version"
         assert worker not in self.draining
         assert sum(one.worker == worker for one in self.running.values()) < self.capacity[worker]
+        beside = {other.group for other, one in self.running.items() if one.worker == worker}
+        suspects = {group for group in beside | {attempt.group} if self.lost_under[group] >= 2}
+        assert attempt.group not in suspects or len(suspects) == 1, "suspects are kept apart"
         if attempt.number == 0:
             counted = len(self.started) - sum(group in self.started for group in self.dropped)
             steps = self.version - FIRST_VERSION + self.pacing.max_staleness + 1
@@ -156,7 +160,9 @@ class World:
         if self.capacity:
             worker = sorted(self.capacity)[number % len(self.capacity)]
             del self.capacity[worker]
-            self.running = {a: one for a, one in self.running.items() if one.worker != worker}
+            lost = {attempt for attempt, one in self.running.items() if one.worker == worker}
+            self.lost_under.update(attempt.group for attempt in lost)
+            self.running = {a: one for a, one in self.running.items() if a not in lost}
             self.tell(WorkerLost(worker))
 
     def pick(self, number: int) -> AttemptId | None:

@@ -11,6 +11,7 @@ from tinker_ray.rollouts.event import (
     AttemptFailed,
     AttemptFinished,
     CancelAttempt,
+    Command,
     DropGroup,
     GroupOffered,
     HaltRun,
@@ -90,6 +91,48 @@ def test_a_lost_worker_is_one_failure_however_many_groups_it_ran() -> None:
     dispatcher = running(Dispatcher(halt_after=2), groups=4, room=4)
     dispatcher.handle(WorkerLost("w"), 0.0)
     assert dispatcher.account.open == 4
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 6])
+def test_a_group_that_workers_die_of_is_dropped_and_those_beside_it_are_not(budget: int) -> None:
+    dispatcher = running(Dispatcher(retries=budget), groups=8, room=4)
+    deadly, names, commands = 2, (f"worker-{number}" for number in range(99)), list[Command]()
+    commands += dispatcher.handle(WorkerJoined("v", 4), 0.0)
+    places = {AttemptId(group, 0): "w" for group in range(4)}
+    while dispatcher.account.open:
+        for command in commands:
+            if isinstance(command, StartAttempt):
+                places[command.attempt] = command.worker
+        killed = [worker for attempt, worker in places.items() if attempt.group == deadly]
+        if killed:
+            places = {one: worker for one, worker in places.items() if worker != killed[0]}
+            commands = dispatcher.handle(WorkerLost(killed[0]), 0.0)
+            commands += dispatcher.handle(WorkerJoined(next(names), 4), 0.0)
+        else:  # the one that began last, so that others stay to be killed
+            attempt = list(places)[-1]
+            del places[attempt]
+            commands = dispatcher.handle(AttemptFinished(attempt), 0.0)
+    assert {"infrastructure": 1} == dispatcher.account.dropped
+    assert 7 == dispatcher.account.delivered
+
+
+def test_suspects_run_side_by_side_on_workers_of_their_own_and_new_groups_beside_them() -> None:
+    dispatcher = running(Dispatcher(), groups=2, room=2)
+    for worker in ("v", "u"):
+        dispatcher.handle(WorkerJoined(worker, 2), 0.0)
+        dispatcher.handle(WorkerLost("w" if worker == "v" else "v"), 0.0)
+    assert [(0, "u")] == [(one.group, running.worker) for one, running in dispatcher._roster]
+    assert dispatcher.is_hungry
+    assert dispatcher.has_waiting
+    assert dispatcher.handle(GroupOffered(2), 0.0) == [StartAttempt(AttemptId(2, 0), "u")]
+    assert dispatcher.handle(WorkerJoined("t", 2), 0.0) == [StartAttempt(AttemptId(1, 2), "t")]
+
+
+def test_a_suspect_that_waits_is_dropped_like_any_other() -> None:
+    dispatcher = running(Dispatcher(retries=1, halt_after=1), groups=2, room=2)
+    dispatcher.handle(WorkerLost("w"), 0.0)
+    assert {"halted": 2} == dispatcher.account.dropped
+    assert not dispatcher.has_waiting
 
 
 def test_a_worker_that_drains_ends_what_it_runs_and_gets_no_more() -> None:
