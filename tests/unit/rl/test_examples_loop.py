@@ -26,6 +26,8 @@ from tinker_ray.types import (
     SaveWeightsResponse,
 )
 
+pytestmark = pytest.mark.usefixtures("without_matplotlib")
+
 CONFIG = SftConfig(steps=6, batch_size=2, eval_every=2, checkpoint_every=2, seed=5)
 
 

@@ -33,6 +33,8 @@ from tinker_ray.rollouts.datum import from_groups
 from tinker_ray.rollouts.far_datum import Agreement, AnyDatum, FarDatum, assembled
 from tinker_ray.types import ModelInput
 
+pytestmark = pytest.mark.usefixtures("without_matplotlib")
+
 STEPS = 4
 CONFIG = RunConfig(steps=STEPS, eval_every=0, checkpoint_every=2, seed=5)
 SIZE = 6

@@ -20,6 +20,8 @@ from tinker_ray.rl.record import Summary
 from tinker_ray.rl.run_directory import RunDirectory, open_run
 from tinker_ray.rollouts import EnvGroupBuilder, RolloutFailedError
 
+pytestmark = pytest.mark.usefixtures("without_matplotlib")
+
 CONFIG = RunConfig(steps=6, eval_every=2, checkpoint_every=2, seed=5)
 
 
