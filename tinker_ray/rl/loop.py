@@ -130,7 +130,7 @@ class Loop:
         began_s = time.monotonic()
         update = await updater.train(step, self._watched(step, source), source.groups_per_step)
         for group in update.lost:
-            source.lose(group)
+            source.ledger.lose(group)
         source.ledger.require_groups()
         sampler = update.sampler or sampler
         source.publish(sampler.with_label(LABEL, WEIGHT), step + 1)

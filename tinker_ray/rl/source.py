@@ -55,10 +55,6 @@ class GroupSource(Protocol):
         """Yield the groups of a step, counted from 0, in the order in which they are finished."""
         ...
 
-    def lose(self, group: FinishedGroup) -> None:
-        """Note that the trajectories of a group that was given were lost before they trained."""
-        ...
-
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw groups that start from now on with new weights."""
         ...
@@ -186,10 +182,6 @@ class BatchSource:
         ):
             yield self.ledger.deliver(group, self._pool.account)
 
-    def lose(self, group: FinishedGroup) -> None:
-        """Do without a group."""
-        self.ledger.lose(group)
-
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw the next step with new weights."""
         self._policy.publish(sampler, version)
@@ -248,11 +240,6 @@ class StreamSource:
                 self._account = self._pool.account  # before an evaluation's takes its place
             self._drops_in_a_row = 0
             yield self.ledger.deliver(group, self._account)
-
-    def lose(self, group: FinishedGroup) -> None:
-        """Do without a group; another one takes its place."""
-        self._end += 1
-        self.ledger.lose(group)
 
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw what starts from now on with new weights; more may start."""

@@ -167,7 +167,7 @@ async def test_a_model_that_is_gone_is_opened_again_from_the_last_checkpoint(
 class GoneSampler(ImprovingSampler):
     """The sampler of weights that the service does not have any more."""
 
-    error: ClassVar = NotFoundError("the weights of this sampling session were deleted")
+    error: ClassVar[Exception] = NotFoundError("the weights of this sampling session were deleted")
 
     def with_label(self, label: str, weight: float) -> GoneSampler:
         del label, weight
@@ -218,7 +218,7 @@ class RefusedAfter(FakeTraining):
 class RefusedSampler(GoneSampler):
     """Of a service that refuses what is asked of it."""
 
-    error: ClassVar = BadRequestError("the prompt is too long")
+    error: ClassVar[Exception] = BadRequestError("the prompt is too long")
 
 
 async def test_a_stream_in_which_every_group_fails_ends_and_says_why(tmp_path: Path) -> None:
