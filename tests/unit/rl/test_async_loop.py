@@ -196,8 +196,8 @@ async def test_a_run_whose_sampler_is_gone_goes_on_from_the_last_checkpoint(
         tmp_path, GoneAfter(), reopened=reopened, eval_every=0, max_staleness=max_staleness
     )
     assert (6, True) == (summary.steps, reopened.version > 2)
-    assert list(range(6 * SIZE)) == sorted(trained(directory))
-    assert [] == dropped(directory)
+    assert 6 * SIZE == len(set(trained(directory))) == len(trained(directory))
+    assert {group.dropped for group in directory.groups()} <= {None, "stale"}
 
 
 async def test_a_run_whose_sampler_is_gone_ends_if_there_is_nothing_to_go_back_to(
