@@ -84,9 +84,10 @@ def load_tokenizer(model_name: str, tokenizer_id: str | None = None) -> PreTrain
     options: dict[str, Any] = {}
     if source.revision is not None:
         options = {"trust_remote_code": True, "revision": source.revision}
-    tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
-        source.name, **options
-    )
+    # To choose a class by the model's takes torch, some seconds; ours is known.
+    is_ours = model_name in _SHIPPED
+    kind = transformers.PreTrainedTokenizerFast if is_ours else transformers.AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(source.name, **options)
     return tokenizer
 
 

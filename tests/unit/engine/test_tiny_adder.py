@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import subprocess
+import sys
 import warnings
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.engine import tiny_adder
 from tinker_ray.engine.tiny_adder import corpus, evaluation, folder, tokenizer
 from tinker_ray.engine.tiny_adder.train import Recipe, Stage, Training, train
@@ -46,6 +49,22 @@ def hub_model() -> LlamaForCausalLM:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return AutoModelForCausalLM.from_pretrained(SHIPPED)
+
+
+def test_clients_have_the_same_tokenizer_and_load_no_torch_for_it() -> None:
+    ours, chosen = load_tokenizer(tiny_adder.NAME), AutoTokenizer.from_pretrained(SHIPPED)
+    assert type(chosen) is type(ours)
+    assert chosen.backend_tokenizer.to_str() == ours.backend_tokenizer.to_str()
+    assert repr(chosen) == repr(ours)
+    assert chosen.chat_template == ours.chat_template
+    script = f"""
+import sys
+from tinker_ray.clients.tokenizer import load_tokenizer
+load_tokenizer({tiny_adder.NAME!r})
+print("torch" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "False" == run.stdout.strip()
 
 
 def test_a_tenth_of_the_problems_is_held_out_together_with_their_mirror_images() -> None:
