@@ -14,9 +14,10 @@ from tinker_ray.rollouts.packing import WORTH_TOKENS, PackedGroup, pack, unpack
 from tinker_ray.rollouts.summary import EpisodeSummary, GroupSummary
 from tinker_ray.rollouts.trajectory import Trajectory, TrajectoryGroup
 
-FAR_BYTES = 128 * 1024
-"""From so many bytes of tokens and logprobs on, a group is worth a reference: what is smaller than
-100 KiB Ray sends with the answer anyway."""
+FAR_BYTES = 64 * 1024
+"""From so many bytes of tokens and logprobs on a group is far by default: there it costs the driver
+less than half of what it costs by value (see ``docs/benchmarks.md``), and below it transcripts can
+be written in full."""
 BYTES_PER_TOKEN = 8
 
 
