@@ -206,7 +206,8 @@ def packed(operation: Operation) -> Operation:
     """
     if type(operation) is not ForwardBackward:  # what is still to be made cannot be encoded
         return operation
-    return replace(operation, data=packed_data(operation.data))
+    data = packed_data(operation.data)
+    return operation if data is operation.data else replace(operation, data=data)
 
 
 def packed_data(data: Sequence[Datum]) -> Sequence[Datum]:
