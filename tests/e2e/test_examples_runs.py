@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from tests.e2e import command
+from tests.e2e.test_rl_service import unload
 from tinker_ray import ServiceClient
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.rl.examples import ExampleDataset
@@ -86,7 +87,27 @@ class CutOff:
         return self.examples.held_out()
 
 
-def test_a_run_that_was_cut_off_learns_what_it_would_have_learnt(
+@dataclass
+class Unloads:
+    """Examples that have the model unloaded in the middle of a run, once."""
+
+    examples: ExampleDataset[Datum]
+    at: int
+    written: Path
+    url: str
+
+    def batch(self, step: int) -> Sequence[Datum]:
+        if step == self.at:
+            self.at = -1
+            path = json.loads(self.written.read_text().splitlines()[0])["path"]
+            unload(self.url, path.removeprefix("tinker://").partition("/")[0])
+        return self.examples.batch(step)
+
+    def held_out(self) -> Sequence[Datum]:
+        return self.examples.held_out()
+
+
+def test_a_run_that_was_cut_off_or_lost_its_model_learns_what_it_would_have_learnt(
     embedded_engine: str, tmp_path: Path
 ) -> None:
     config = SftConfig(steps=8, batch_size=16, checkpoint_every=3, learning_rate=5e-3)
@@ -95,8 +116,11 @@ def test_a_run_that_was_cut_off_learns_what_it_would_have_learnt(
     with pytest.raises(EOFError):
         trained(config, tmp_path / "cut", CutOff(examples, at=6))
     resumed = trained(config, tmp_path / "cut")
-    assert (0, 1) == (whole.resumes, resumed.resumes)
+    written = tmp_path / "lost" / "latest" / "checkpoints.jsonl"
+    lost = trained(config, tmp_path / "lost", Unloads(examples, 6, written, embedded_engine))
+    assert (0, 1, 1) == (whole.resumes, resumed.resumes, lost.resumes)
     assert pytest.approx(whole.after, rel=1e-3) == resumed.after
+    assert pytest.approx(whole.after, rel=1e-3) == lost.after
 
 
 async def test_the_weights_that_a_sampler_uses_are_known_to_be_in_use(

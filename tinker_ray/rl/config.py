@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.logger import TrackerNames
+from tinker_ray.rollouts.far import FAR_BYTES
 
 PolicyLoss = Literal["importance_sampling", "ppo", "cispo"]
 
@@ -55,6 +56,9 @@ class RunConfig(BaseModel):
         target_accuracy: Ends the run early at an evaluation that reaches it.
         workers: Rollout workers.
         groups_per_worker: Groups that a worker runs at once.
+        far_bytes: On a cluster, from which size on, in bytes of tokens and logprobs, the
+            trajectories of a group go from its worker to the training actor without passing
+            through this process; None sends all through it.
         keep_checkpoints: How many are kept beside the one with the best held-out accuracy; None
             keeps all.
         loggers: Trackers beside ``metrics.jsonl``.
@@ -88,6 +92,7 @@ class RunConfig(BaseModel):
     target_accuracy: float | None = Field(default=None, gt=0, le=1)
     workers: int = Field(default=2, ge=1)
     groups_per_worker: int = Field(default=32, ge=1)
+    far_bytes: int | None = Field(default=FAR_BYTES, ge=0)
     keep_checkpoints: int | None = Field(default=None, ge=1)
     loggers: TrackerNames = ()
 

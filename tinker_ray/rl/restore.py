@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.training import TrainingClient
+from tinker_ray.core.far_operation import NOTHING
 from tinker_ray.errors import (
     APIStatusError,
     ModelLostError,
     NotFoundError,
+    PoisonedClientError,
     RequestFailedError,
     TinkerError,
 )
@@ -136,6 +138,10 @@ class ModelStore:
             return False
         try:  # an operation that failed may have had any reason
             run = await self._service.create_rest_client().get_training_run_async(lost.model_id)
+            if not run.corrupted:  # but a model that was unloaded takes no other one either
+                await lost.forward([NOTHING], "cross_entropy")
         except APIStatusError as refused:
             return says_gone(refused)
+        except (RequestFailedError, PoisonedClientError):
+            return False
         return run.corrupted

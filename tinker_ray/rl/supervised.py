@@ -17,7 +17,7 @@ from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.tokenizer import load_tokenizer
 from tinker_ray.clients.training import TrainingClient
-from tinker_ray.errors import ConfigurationError
+from tinker_ray.errors import APIStatusError, ConfigurationError, RequestFailedError
 from tinker_ray.rl.dpo import Preference, Reference, adder_pairs
 from tinker_ray.rl.examples import ExampleDataset, Reader, Shuffled, split
 from tinker_ray.rl.examples_loop import JUDGED_BY, ExamplesLoop, ExamplesSummary, Objective
@@ -52,6 +52,7 @@ async def train_on_examples(
 
     Raises:
         ConfigurationError: The examples cannot be found or read, or a logger's package is missing.
+        ModelLostError: The service lost the model, and it cannot be restored.
         TinkerError: The service failed.
     """
     progress.status(f"connecting to {config.base_url}")
@@ -63,20 +64,28 @@ async def train_on_examples(
         settings = config.model_dump(mode="json")
         loggers = open_loggers(config.loggers, directory.path, config=settings, jsonl=path)
         with closing(loggers):
-            training = await ModelStore(service, config, directory, progress).open()
-            loop = ExamplesLoop[Any](
-                config,
-                kind=config.kind,
-                dataset=dataset,
-                objective=await _objective(service, config, training),
-                training=training,
-                directory=directory,
-                logger=loggers,
-                retention=kept_by_loss(service, config, directory),
-                progress=progress,
-                mode=mode,
-            )
-            return await loop.run()
+            store = ModelStore(service, config, directory, progress)
+            training = await store.open()
+            while True:
+                loop = ExamplesLoop[Any](
+                    config,
+                    kind=config.kind,
+                    dataset=dataset,
+                    objective=await _objective(service, config, training),
+                    training=training,
+                    directory=directory,
+                    logger=loggers,
+                    retention=kept_by_loss(service, config, directory),
+                    progress=progress,
+                    mode=mode,
+                )
+                try:
+                    return await loop.run()
+                except (APIStatusError, RequestFailedError) as error:
+                    reopened = await store.reopen(training, error)
+                    if reopened is None:
+                        raise
+                    training = reopened
 
 
 def find_examples(config: SftConfig | DpoConfig, tokenizer: Any) -> ExampleDataset[Any]:  # noqa: ANN401

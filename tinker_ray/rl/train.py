@@ -59,7 +59,11 @@ async def train(
         training = await store.open()
         tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
         directory.retention = _kept_by_accuracy(service, config, directory)
-        async with RolloutPool(config.workers, groups_per_worker=config.groups_per_worker) as pool:
+        async with RolloutPool(
+            config.workers,
+            groups_per_worker=config.groups_per_worker,
+            far_bytes=config.far_bytes,
+        ) as pool:
             loop = Loop(
                 config,
                 dataset=make_dataset(config, tokenizer),

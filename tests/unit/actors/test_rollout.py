@@ -30,13 +30,14 @@ from tinker_ray.rollouts import (
     TrajectoryGroup,
 )
 from tinker_ray.telemetry.told_meters import ToldMeters
+from tinker_ray.transport.message import Response
 from tinker_ray.types import ModelInput, RetryConfig, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from tinker_ray.rollouts import Action, Env, StepResult
-    from tinker_ray.transport.message import Request, Response
+    from tinker_ray.transport.message import Request
 
 REFERENCE = SamplerRef("toy-1:sample:0")
 
@@ -82,6 +83,27 @@ async def test_an_environment_that_fails_is_told_in_a_portable_error(toy: ToySer
                 CountingGroup([1], error=RuntimeError("broken")), REFERENCE, attempt()
             )
     assert ("environment", "step") == (caught.value.kind, caught.value.stage)
+
+
+class WithoutSamplers(ToyTransport):
+    """Of a service that has lost its sampling sessions."""
+
+    async def attempt(self, request: Request, headers: Mapping[str, str]) -> Response:
+        if request.path.endswith("asample"):
+            return Response(404, {}, b"no such sampling session")
+        return await super().attempt(request, headers)
+
+
+async def test_a_sampler_that_the_service_lost_is_told_by_the_kind_of_the_failure(
+    toy: ToyService,
+) -> None:
+    session = SessionActor(SERVICE, link=Link(ToyTransport(toy), flags=JSON_ONLY))
+    actor = RolloutActor(SERVICE, session, link=Link(WithoutSamplers(toy), flags=JSON_ONLY))
+    with pytest.raises(RolloutFailedError, match="no such sampling session") as caught:
+        await actor.run_group(CountingGroup([1]), REFERENCE, attempt())
+    assert ("gone", "sample") == (caught.value.kind, caught.value.stage)
+    await actor.aclose()
+    await session.aclose()
 
 
 class BlockingEnv(CountingEnv):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from tinker_ray.errors import (
     BadRequestError,
     ModelLostError,
     NotFoundError,
+    PoisonedClientError,
     RequestFailedError,
     TinkerError,
 )
@@ -26,6 +27,7 @@ from tinker_ray.rl.record import Manifest
 from tinker_ray.rl.restore import MAX_RESTORES, ModelStore
 from tinker_ray.rl.run_directory import RunDirectory, open_run
 from tinker_ray.rollouts import RolloutFailedError, RolloutsHaltedError
+from tinker_ray.types import Datum
 
 CHECKPOINT = "tinker://s:train:0/weights/step-0002"
 FAILED = RequestFailedError("the node is gone", "r-1", "server")
@@ -36,6 +38,12 @@ class Model:
     """A training client, as far as it is looked at."""
 
     model_id: str
+    failure: TinkerError | None = field(default=None, compare=False)
+
+    async def forward(self, data: Sequence[Datum], loss_fn: str) -> None:
+        assert (1, "cross_entropy") == (len(data), loss_fn)
+        if self.failure is not None:
+            raise self.failure
 
 
 @dataclass
@@ -102,8 +110,8 @@ class Store:
         client = cast("ServiceClient", self.service)
         self.models = ModelStore(client, CONFIG, self.directory, progress)
 
-    async def reopen(self, error: TinkerError) -> Any:  # noqa: ANN401 - a fake client, or none
-        lost = cast("TrainingClient", Model("s:train:0"))
+    async def reopen(self, error: TinkerError, probe: TinkerError | None = None) -> Any:  # noqa: ANN401 - a fake client, or none
+        lost = cast("TrainingClient", Model("s:train:0", probe))
         return await self.models.reopen(lost, error)
 
 
@@ -135,6 +143,22 @@ async def test_an_operation_that_failed_on_a_corrupted_model_has_it_restored(
     assert await store.reopen(FAILED) == Model("s:train:1")
     assert (["s:train:0"], [CHECKPOINT]) == (store.service.asked, store.service.opened)
     assert "the model is lost (the node is gone): back to" in store.out.getvalue()
+
+
+async def test_an_operation_that_failed_on_an_unloaded_model_has_it_restored(
+    directory: RunDirectory,
+) -> None:
+    store = Store(Service(corrupted=False), directory)
+    unloaded = APIStatusError("the model was unloaded", status_code=410)
+    assert await store.reopen(FAILED, unloaded) == Model("s:train:1")
+
+
+@pytest.mark.parametrize("probe", [FAILED, BadRequestError("no"), PoisonedClientError("no more")])
+async def test_a_model_whose_every_operation_fails_otherwise_is_not_restored(
+    directory: RunDirectory, probe: TinkerError
+) -> None:
+    store = Store(Service(corrupted=False), directory)
+    assert await store.reopen(FAILED, probe) is None
 
 
 @pytest.mark.parametrize(
