@@ -12,11 +12,11 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actors.env_loop import EnvLoop, at_once
+from actors.env_loop import EnvLoop, at_once, is_being_cancelled
 from actors.env_pace import EnvPace
 from actors.env_threads import MAX_THREADS, EnvThreads
-from tinker_ray.errors import ActorLostError
-from tinker_ray.rollouts import Policy, TrajectoryGroup, run_group
+from tinker_ray.errors import ActorLostError, TinkerError
+from tinker_ray.rollouts import Policy, RolloutFailedError, TrajectoryGroup, run_group
 from tinker_ray.rollouts.host import LimitReachedError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class EnvHost:
         self._max_hanging = max_hanging
         self._may_block_s = stuck_s
         self._stuck_s = 0.0
+        self._is_closed = False
 
     def __repr__(self) -> str:
         """Show the threads."""
@@ -84,11 +85,16 @@ class EnvHost:
                     await self._check_loop(limit_s)
                     self._check()
             return running.result()
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            raise self._cancelled_from_within() from None
         finally:
             running.cancel()
 
     async def aclose(self) -> None:
         """Cancel the groups and let the threads end; idempotent."""
+        self._is_closed = True
         await self._loop.aclose()
         self._threads.close()
 
@@ -156,6 +162,14 @@ class EnvHost:
         if cancelled:
             raise asyncio.CancelledError
         task.result()
+
+    def _cancelled_from_within(self) -> TinkerError:
+        """Tell the end of the group from that of the worker."""
+        if self._is_closed:
+            return ActorLostError(f"{self._name} was closed", actor=self._name)
+        return RolloutFailedError(
+            kind="environment", stage="the group", detail="CancelledError: it cancelled itself"
+        )
 
     # --- trust ------------------------------------------------------------------------------------
 

@@ -80,6 +80,12 @@ async def at_once(coroutines: Sequence[Coroutine[Any, Any, T]], /) -> list[T]:
     return [task.result() for task in tasks]
 
 
+def is_being_cancelled() -> bool:
+    """Whether somebody cancelled the running task, rather than what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _new_event_loop() -> asyncio.AbstractEventLoop:
     """Make an event loop, of uvloop's kind where that is installed."""
     try:

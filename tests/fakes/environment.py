@@ -24,7 +24,7 @@ class CountingEnv:
     prompt: list[int]
     num_turns: int = 1
     rewrite: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
     _history: list[int] = field(default_factory=list)
     _turn: int = 0
 
@@ -56,7 +56,7 @@ class CountingGroup(EnvGroupBuilder):
     prompt: list[int]
     size: int = 2
     num_turns: int = 1
-    error: Exception | None = None
+    error: BaseException | None = None
     bonus: float = 0.0
     rewrite: bool = False
     num_builds: int = 0

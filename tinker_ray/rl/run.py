@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from actors.env_loop import is_being_cancelled
 from tinker_ray.errors import ActorLostError, TinkerError
 from tinker_ray.rl.outcome import DroppedGroup, FinishedGroup
 from tinker_ray.rl.policy import LivePolicy
@@ -271,17 +272,23 @@ class Run:
 
     def _obey(self, commands: list[Command]) -> None:
         for command in commands:
-            match command:
-                case StartAttempt(attempt, worker, version):
-                    self._start(attempt, worker, version)
-                case CancelAttempt(attempt):
-                    self._tasks[attempt].cancel()
-                case DeliverGroup(attempt, place):
-                    self._deliver(self._results[attempt], place)
-                case DropGroup():
-                    self._drop(command)
-                case HaltRun(failures, detail, kind):
-                    self._error = RolloutsHaltedError(failures=failures, detail=detail, kind=kind)
+            try:
+                self._carry_out(command)
+            except Exception as error:  # noqa: BLE001 - a border: the consumer's own on_drop
+                self._error = self._error or error
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case StartAttempt(attempt, worker, version):
+                self._start(attempt, worker, version)
+            case CancelAttempt(attempt):
+                self._tasks[attempt].cancel()
+            case DeliverGroup(attempt, place):
+                self._deliver(self._results[attempt], place)
+            case DropGroup():
+                self._drop(command)
+            case HaltRun(failures, detail, kind):
+                self._error = RolloutsHaltedError(failures=failures, detail=detail, kind=kind)
 
     def _deliver(self, group: FinishedGroup, place: int) -> None:
         builder = self._open_builders.pop(group.index)
@@ -319,6 +326,13 @@ class Run:
             self._results[attempt] = await self._run_group(attempt, worker, sampler, version)
         except ActorLostError as error:
             self._owner.note_loss(worker, error)
+        except asyncio.CancelledError:
+            if (
+                not is_being_cancelled()
+            ):  # nobody here wanted that, and the group has to end somehow
+                detail = f"the worker {worker} cancelled it"
+                self._tell(AttemptFailed(attempt, "infrastructure", detail))
+            raise
         except Exception as error:  # noqa: BLE001 - the border of a background task
             failure = as_rollout_failure(error, stage="run_group")
             self._tell(AttemptFailed(attempt, failure.kind, str(failure)))

@@ -247,6 +247,25 @@ async def test_an_environment_that_exits_ends_its_group_and_nothing_else() -> No
         assert [1.0, 2.0] == (await start(host, CountingGroup([1]))).get_total_rewards()
 
 
+async def test_an_environment_that_cancels_itself_has_failed() -> None:
+    cancelling = CountingEnv([1], error=asyncio.CancelledError())
+    async with env_host() as host:
+        with pytest.raises(RolloutFailedError, match="it cancelled itself") as caught:
+            await start(host, MixedGroup([1], size=2, others={1: cancelling}))
+    assert "environment" == caught.value.kind
+
+
+async def test_groups_of_a_worker_that_is_closed_are_lost_with_it() -> None:
+    async with env_host() as host:
+        builder = PlainGroup(size=1)
+        running = start(host, builder)
+        await entered(builder, 1)
+        await host.aclose()
+        with pytest.raises(ActorLostError, match="the host was closed"):
+            await running
+        builder.gate.set()
+
+
 async def test_a_plain_method_may_give_an_awaitable() -> None:
     class Wrapped(CountingEnv):
         def step(self, action: Action) -> Any:  # noqa: ANN401

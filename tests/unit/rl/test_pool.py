@@ -10,6 +10,7 @@ from tests.fakes.blocking import MixedGroup, SleepyEnv
 from tests.fakes.environment import CountingGroup
 from tests.fakes.sampler import ScriptedSampler, SeededSampler
 from tinker_ray.errors import ActorLostError, ConfigurationError, StaleHandleError
+from tinker_ray.rl.outcome import DroppedGroup
 from tinker_ray.rl.placement import PoolWorker
 from tinker_ray.rl.pool import LOSSES_PER_WORKER, RolloutPool
 from tinker_ray.rl.worker import LocalWorker
@@ -67,7 +68,7 @@ class ClosingWorker(GatedWorker):
 class FailingWorker(LocalWorker):
     """Raises the given errors first, one per attempt."""
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
 
     async def run_group(
@@ -163,6 +164,32 @@ async def test_an_unexpected_error_of_a_worker_costs_its_group_only() -> None:
     async with pool_of(FailingWorker(*[ZeroDivisionError()] * 4)) as pool:
         groups = [group async for group in pool.run(builders(3), ONE)]
     assert (len(groups), pool.account.retried, pool.account.open) == (2, 3, 0)
+
+
+async def test_an_attempt_that_its_worker_cancels_is_run_again() -> None:
+    async with pool_of(FailingWorker(*(asyncio.CancelledError() for _ in range(2)))) as pool:
+        groups = [group.index async for group in pool.run(builders(4), ONE)]
+    assert [0, 1, 2, 3] == sorted(groups)
+    assert {"infrastructure": 2} == pool.account.retries
+
+
+async def test_an_environment_that_cancels_itself_is_its_builders_fault() -> None:
+    cancelling = CountingGroup([1], error=asyncio.CancelledError())
+    async with pool_of(LocalWorker()) as pool:
+        groups = [group.index async for group in pool.run([cancelling, *builders(2)], ONE)]
+    assert [1, 2] == sorted(groups)
+    assert {"environment": 1} == pool.account.dropped
+
+
+async def test_what_the_consumer_raises_over_a_drop_ends_the_run() -> None:
+    def refuse(drop: DroppedGroup) -> None:
+        raise LookupError(drop.reason)
+
+    broken = [CountingGroup([1], error=KeyError("x")) for _ in range(3)]
+    async with pool_of(LocalWorker()) as pool:
+        with pytest.raises(LookupError, match="environment"):
+            _ = [group async for group in pool.run([*broken, *builders(9)], ONE, on_drop=refuse)]
+    assert 0 == pool.account.open
 
 
 async def test_a_lost_worker_is_replaced_and_its_groups_run_again() -> None:
