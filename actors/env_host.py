@@ -74,8 +74,7 @@ class EnvHost:
         """
         self._check()
         running = asyncio.ensure_future(self._loop.run(self._in_turn(builder, policy, attempt)))
-        # its end may come together with the cancellation of this, and then nobody looks at it
-        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        running.add_done_callback(_look_at)
         longest_s = _longest(attempt.timeouts)
         limit_s = None if longest_s is None else max(longest_s, self._may_block_s)
         try:
@@ -101,6 +100,9 @@ class EnvHost:
     async def _in_turn(
         self, builder: EnvGroupBuilder, policy: Policy, attempt: Attempt
     ) -> TrajectoryGroup:
+        here = asyncio.current_task()
+        assert here is not None  # noqa: S101 - for the type checker: a coroutine runs in one
+        here.add_done_callback(_look_at)
         async with self._pace.turn():
             return await run_group(
                 builder,
@@ -200,6 +202,12 @@ class EnvHost:
                 await asyncio.wrap_future(beat)
         except TimeoutError:
             self._stuck_s = limit_s
+
+
+def _look_at(ended: asyncio.Future[TrajectoryGroup]) -> None:
+    """Look at an end that may come together with a cancellation, after which nobody else does."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _longest(timeouts: Timeouts) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,13 @@ class DeadlyGroup(CountingGroup):
 async def test_a_group_that_workers_die_of_costs_none_of_those_beside_it() -> None:
     builders = [CountingGroup([number], num_turns=5) for number in range(6)]
     builders[2] = DeadlyGroup([2])
+    builders[4] = CountingGroup([4], error=asyncio.CancelledError())
     async with cluster_session(ToyService(sample_s=0.02)) as session:
         client: Any = Client(session)
         async with pool_on(session, retries=1) as pool:
             groups = [group.index async for group in pool.run(builders, client)]
-    assert [0, 1, 3, 4, 5] == sorted(groups)
-    assert {"infrastructure": 1} == pool.account.dropped
+    assert [0, 1, 3, 5] == sorted(groups)
+    assert {"infrastructure": 1, "environment": 1} == pool.account.dropped
 
 
 async def test_a_poison_builder_costs_its_groups_only_and_a_broken_service_halts_the_run() -> None:
