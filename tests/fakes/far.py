@@ -29,11 +29,13 @@ class FakeStore:
     Attributes:
         kept: The groups; what is missing is lost.
         fetched: The numbers that were asked for.
+        losing: The first two tokens of groups that cannot be fetched.
         handed_out: References, as long as somebody has them.
     """
 
     kept: dict[int, PackedGroup] = field(default_factory=dict)
     fetched: list[int] = field(default_factory=list)
+    losing: tuple[int, ...] = ()
     handed_out: list[weakref.ref[FakeReference]] = field(default_factory=list)
     _num_kept: int = 0
 
@@ -63,9 +65,10 @@ class FakeReference:
 
     def fetch(self) -> PackedGroup:
         self.store.fetched.append(self.number)
-        if self.number not in self.store.kept:
+        packed = self.store.kept.get(self.number)
+        if packed is None or tuple(packed.tokens[:2]) == self.store.losing:
             raise RolloutFailedError(kind="infrastructure", stage="fetch", detail="it is lost")
-        return self.store.kept[self.number]
+        return packed
 
     async def fetch_async(self) -> PackedGroup:
         return self.fetch()

@@ -17,7 +17,7 @@ from tinker_ray.rl.pool import RolloutPool
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.source import StepLedger
-from tinker_ray.rl.transcript import Decode, first_of_each, render
+from tinker_ray.rl.transcript import Decode, fetch_shown, first_of_each, render
 from tinker_ray.rollouts import Dataset, RolloutParams, derive_seed
 
 SHOWN_EXCERPTS = 6
@@ -53,6 +53,7 @@ class Evaluator:
             RolloutFailedError: Not one group came to its end.
         """
         groups = await self._gather(sampler.with_label(LABEL, WEIGHT), name)
+        await fetch_shown(groups)
         self._directory.write_transcript(name, render(f"held out, {name}", groups, self._decode))
         if name in {"before", "after"}:
             excerpts = first_of_each(groups, self._decode, SHOWN_EXCERPTS)

@@ -25,7 +25,7 @@ from tinker_ray.rl.record import StepRecord, Summary
 from tinker_ray.rl.reference_kl import ReferencePenalty
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.source import BatchSource, GroupSource, StreamSource
-from tinker_ray.rl.transcript import Decode, render
+from tinker_ray.rl.transcript import Decode, fetch_shown, render
 from tinker_ray.rl.update import Update, Updater
 from tinker_ray.rollouts import Dataset, RolloutFailedError
 
@@ -136,6 +136,7 @@ class Loop:
         source.publish(sampler.with_label(LABEL, WEIGHT), step + 1)
         ended_s = time.monotonic()
         record = self._record(step, update, source, began_s, ended_s)
+        await fetch_shown(update.groups)
         self._write_transcript(step, update)
         if self._config.eval_every and self._is_due(step, self._config.eval_every):
             evaluated = await self._evaluator.evaluate(sampler, f"eval-{step + 1:04d}")

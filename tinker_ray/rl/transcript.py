@@ -1,15 +1,16 @@
 """Readable transcripts of episodes: what was asked, what was answered, what it earned.
 
 Knows nothing of tokenizers but how to decode. Invariants: text only; token ids are shown where
-nothing can be decoded. Of groups that are elsewhere, few are fetched.
+nothing can be decoded. Of groups that are elsewhere few are fetched, and none by writing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from tinker_ray.rollouts import Trajectory, TrajectoryGroup
+from tinker_ray.rollouts import RolloutFailedError, Trajectory, TrajectoryGroup
 from tinker_ray.rollouts.summary import EpisodeSummary
 
 MAX_FETCHED = 2
@@ -38,26 +39,33 @@ def excerpt(trajectory: Trajectory, reward: float, decode: Decode) -> Excerpt:
 
 
 def first_of_each(groups: Iterable[TrajectoryGroup], decode: Decode, count: int) -> list[Excerpt]:
-    """Show the first episode of each of the first groups."""
+    """Show the first episode of each of the first groups; fetches nothing."""
+    near = (group for group in groups if not group.is_far)
     return [
         excerpt(group.trajectories_G[0], group.get_total_rewards()[0], decode)
-        for group, _ in zip(groups, range(count), strict=False)
+        for group, _ in zip(near, range(count), strict=False)
         if group.trajectories_G
     ]
 
 
+async def fetch_shown(groups: Iterable[TrajectoryGroup]) -> None:
+    """Fetch those of a batch that are to be shown in full, as far as they are not lost."""
+    far = [group for group in groups if group.is_far]
+    for group in far[:MAX_FETCHED]:
+        with suppress(RolloutFailedError):
+            await group.fetch()
+
+
 def render(title: str, groups: Iterable[TrajectoryGroup], decode: Decode) -> str:
-    """Write a batch, group by group and turn by turn; of far groups the first in full."""
+    """Write a batch, group by group and turn by turn; far groups in numbers."""
     lines = [f"# {title}"]
-    num_fetched = 0
     for number, group in enumerate(groups):
         rewards = group.get_total_rewards()
         mean = sum(rewards) / max(1, len(rewards))
         lines += ["", f"## group {number}: {len(rewards)} episodes, mean reward {mean:.2f}"]
-        if group.is_far and num_fetched == MAX_FETCHED:
+        if group.is_far:
             lines += [_line(*pair) for pair in zip(group.episodes(), rewards, strict=True)]
             continue
-        num_fetched += group.is_far
         for trajectory, reward in zip(group.trajectories_G, rewards, strict=True):
             lines += _turns(trajectory, reward, decode)
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from tinker_ray.core.far_operation import FarOutput
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.reference_kl import ReferencePenalty
-from tinker_ray.rollouts import Advantages, center
+from tinker_ray.rollouts import Advantages, RolloutFailedError, center
 from tinker_ray.rollouts.datum import from_groups
 from tinker_ray.rollouts.far_datum import Agreement, agreement, far_data
 from tinker_ray.telemetry import names
@@ -96,6 +96,7 @@ class _Sent:
     outputs: list[_SentData | _SentReferences] = field(default_factory=list)
     steps: list[Awaitable[OptimStepResponse]] = field(default_factory=list)
     has_gradients: bool = False
+    lost: list[FinishedGroup] = field(default_factory=list)
     num_constant_groups: int = 0
     log_ratio: float = 0.0
     num_tokens: int = 0
@@ -143,6 +144,8 @@ class Updater:
                 await self._send(step, part, sent)
             self._apply(step, sent)
             await self._settle(update, sent)
+        lost = {group.index for group in update.lost}
+        update.groups = [group for group in update.groups if group.index not in lost]
         update.groups.sort(key=_number)
         return update
 
@@ -166,6 +169,8 @@ class Updater:
 
     async def _send(self, step: int, groups: Sequence[FinishedGroup], sent: _Sent) -> None:
         """Send a minibatch, and the optimizer step if its substep is complete with it."""
+        if self._penalty is not None or not self._training.takes_far_data:
+            groups = await _fetched(groups, sent)
         advantages = center(groups)
         sent.num_constant_groups += advantages.num_constant_groups
         output: _SentData | _SentReferences | None
@@ -174,7 +179,7 @@ class Updater:
             output = self._by_value(penalized.data)
             sent.log_ratio += penalized.log_ratio
             sent.num_tokens += penalized.num_tokens
-        elif self._training.takes_far_data and any(group.is_far for group in groups):
+        elif any(group.is_far for group in groups):
             output = self._by_reference(groups, advantages)
         else:
             output = self._by_value(from_groups(groups, advantages))
@@ -212,6 +217,7 @@ class Updater:
 
     async def _settle(self, update: Update, sent: _Sent) -> None:
         update.num_constant_groups = sent.num_constant_groups
+        update.lost = sent.lost
         if self._penalty is not None:
             update.kl_reference = sent.log_ratio / max(1, sent.num_tokens)
         if not sent.steps:
@@ -226,9 +232,20 @@ class Updater:
         total = sum(output.agreement.num_tokens for output in outputs)
         log_ratio = sum(output.agreement.log_ratio for output in outputs)
         update.kl_sample_train = log_ratio / max(1, total)
-        update.lost = [group for output in outputs for group in output.lost]
-        lost = {group.index for group in update.lost}
-        update.groups = [group for group in update.groups if group.index not in lost]
+        update.lost += [group for output in outputs for group in output.lost]
+
+
+async def _fetched(groups: Sequence[FinishedGroup], sent: _Sent) -> list[FinishedGroup]:
+    """Fetch what is far, and do without what is lost."""
+    there = []
+    for group in groups:
+        try:
+            await group.fetch()
+        except RolloutFailedError:
+            sent.lost.append(group)
+        else:
+            there.append(group)
+    return there
 
 
 def _number(group: FinishedGroup) -> int:

@@ -60,6 +60,14 @@ class FarTrajectories:
         """
         return unpack(self.reference.fetch()).trajectories_G
 
+    async def fetch_async(self) -> list[Trajectory]:
+        """Get them, for callers on an event loop.
+
+        Raises:
+            RolloutFailedError: They are lost.
+        """
+        return unpack(await self.reference.fetch_async()).trajectories_G
+
     def group(self) -> TrajectoryGroup:
         """Make a group of them, which fetches them when it is asked for them."""
         summary = self.summary

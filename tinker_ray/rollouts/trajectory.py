@@ -128,6 +128,15 @@ class TrajectoryGroup:
             self.trajectories_G = far.fetch()
             return self.trajectories_G
 
+    async def fetch(self) -> None:
+        """Fetch far trajectories without holding up the event loop; else do nothing.
+
+        Raises:
+            RolloutFailedError: They are lost.
+        """
+        if self.far is not None and self.is_far:
+            self.trajectories_G = await self.far.fetch_async()
+
     @property
     def is_far(self) -> bool:
         """Whether the trajectories are elsewhere, and nobody has fetched them here."""

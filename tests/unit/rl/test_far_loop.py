@@ -146,7 +146,7 @@ async def test_of_far_groups_only_those_that_are_shown_are_fetched(tmp_path: Pat
     lines = text.splitlines()
     assert 8 * MAX_FETCHED == sum("->" in line for line in lines)
     assert 8 * (SIZE - MAX_FETCHED) == sum("in 1 turns, 1 tokens" in line for line in lines)
-    num_shown = MAX_FETCHED * STEPS + 2 * 6  # evaluations before and after show six excerpts
+    num_shown = MAX_FETCHED * (STEPS + 2)  # with the evaluations before and after
     assert num_shown == len(training.store.fetched) == len(set(training.store.fetched))
 
 
@@ -181,6 +181,24 @@ async def test_a_group_that_is_lost_on_its_way_is_dropped_with_a_reason(
     trained = [group.index for group in ended if group.dropped is None]
     assert STEPS * SIZE - 1 == len(trained) == len(set(trained) - set(dropped))
     assert all([1, 4] != tokens[:2] for batch in training.batches for tokens in batch)
+
+
+async def test_a_group_that_is_lost_before_it_could_be_fetched_is_dropped_as_well(
+    tmp_path: Path,
+) -> None:
+    store = FakeStore(losing=(0, 3))
+    _, directory = await run(tmp_path, FakeTraining(), store, steps=1)
+    [dropped] = [group for group in directory.groups() if group.dropped is not None]
+    assert (3, "infrastructure") == (dropped.index, dropped.dropped)
+    assert SIZE == len(directory.groups())
+
+
+async def test_a_transcript_does_without_what_is_lost(tmp_path: Path) -> None:
+    training = FarTraining()
+    training.store.losing = (0, 1)
+    _, directory = await run(tmp_path, training, training.store, steps=1)
+    text = (directory.path / "rollouts" / "step-0001.txt").read_text()
+    assert 8 * (MAX_FETCHED - 1) == sum("->" in line for line in text.splitlines())
 
 
 class Even(Scorer):
