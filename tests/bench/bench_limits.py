@@ -10,21 +10,17 @@ itself counts. Medians over the rounds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
-import sys
-import urllib.request
-from pathlib import Path
 from typing import Any
 
-from tests.bench.stub import stub_service
+from tests.bench.load_process import start_load
+from tests.bench.result import machine, parser, publish
+from tests.bench.stub import ask, stub_service
 from tests.fakes.upstream import upstream_python
 
-REPOSITORY = Path(__file__).parents[2]
 CAPACITY = 200
 LATENCY_S = 1.0
 ACCEPT_S = 0.01
@@ -33,33 +29,11 @@ ON_THE_WIRE_S = 0.1
 """What arrives so soon after a 429 had been sent before anybody could know of it."""
 
 
-def load(
-    client: str, python: Path, url: str, samples: int, **environment: str
-) -> subprocess.Popen[str]:
+def load(client: str, url: str, samples: int, **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401
     """Start a process that asks for so many samples at once when it is told to."""
-    command = [str(python), "-m", "tests.bench.sample_load", url, "--client", client]
-    command += ["--samples", str(samples), "--width", str(samples), "--warm-up", "1", "--barrier"]
-    return subprocess.Popen(
-        [*command, "--prompt-tokens", "64", "--max-tokens", "16"],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            **environment,
-        },
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def ask(url: str, path: str) -> dict[str, Any]:
-    """Ask the service what it saw."""
-    with urllib.request.urlopen(f"{url}/api/v1/{path}") as answer:  # noqa: S310 - loopback
-        told: dict[str, Any] = json.load(answer)
-        return told
+    arguments = ("--client", client, "--samples", samples, "--width", samples, "--warm-up", 1)
+    sizes = ("--prompt-tokens", 64, "--max-tokens", 16)
+    return start_load("sample_load", url, *arguments, *sizes, "--barrier", **more)
 
 
 def measure(contender: str, num_processes: int, samples: int) -> dict[str, Any]:
@@ -68,11 +42,11 @@ def measure(contender: str, num_processes: int, samples: int) -> dict[str, Any]:
     with stub_service(*map(str, options)) as url:
         if contender == "upstream 0.38.0":
             python, share = upstream_python("0.38.0"), samples // num_processes
-            running = [load("upstream", python, url, share) for _ in range(num_processes)]
+            running = [load("upstream", url, share, python=python) for _ in range(num_processes)]
         else:
             number = str(num_processes)
             fixed = {"TINKER_RAY_MIN_SAMPLERS": number, "TINKER_RAY_MAX_SAMPLERS": number}
-            running = [load("cluster", Path(sys.executable), url, samples, **fixed)]
+            running = [load("cluster", url, samples, **fixed)]
         try:
             outputs = [process.stdout for process in running]
             assert all(output and "ready" in output.readline() for output in outputs)
@@ -118,7 +92,7 @@ def run(rounds: int, samples: int, sizes: list[int]) -> dict[str, Any]:
                 reports.setdefault(f"{contender}, {size}", []).append(report)
     return {
         "what": f"{samples} samples at a service that holds {CAPACITY} for {LATENCY_S:g} s",
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "load_average": os.getloadavg(),
         "rounds": rounds,
         "results": {
@@ -146,17 +120,14 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--samples", type=int, default=1600)
-    parser.add_argument("--processes", default="1,2,4,8")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--rounds", type=int, default=1)
+    command_line.add_argument("--samples", type=int, default=1600)
+    command_line.add_argument("--processes", default="1,2,4,8")
+    options = command_line.parse_args()
     sizes = [int(size) for size in options.processes.split(",")]
     result = run(options.rounds, options.samples, sizes)
-    print(table(result))  # noqa: T201 - a script
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    publish(result, options.out, table(result))
 
 
 if __name__ == "__main__":

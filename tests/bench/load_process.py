@@ -44,6 +44,21 @@ def run_load(
     return _report(outcome.stdout)
 
 
+def start_load(
+    module: str, *arguments: object, python: Path = OWN, **environment: str
+) -> subprocess.Popen[str]:
+    """Start a load that is told when to begin on its standard input; as :func:`run_load` else."""
+    return subprocess.Popen(
+        _command(module, arguments, python),
+        env=_environment(environment),
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 def _command(module: str, arguments: tuple[object, ...], python: Path) -> list[str]:
     return [str(python), "-m", f"tests.bench.{module}", *map(str, arguments)]
 
