@@ -78,7 +78,7 @@ async def test_a_group_that_workers_die_of_costs_none_of_those_beside_it() -> No
         async with pool_on(session, retries=1) as pool:
             groups = [group.index async for group in pool.run(builders, client)]
     assert [0, 1, 3, 5] == sorted(groups)
-    assert {"infrastructure": 1, "environment": 1} == pool.account.dropped
+    assert {"deadly": 1, "environment": 1} == pool.account.dropped
 
 
 async def test_a_poison_builder_costs_its_groups_only_and_a_broken_service_halts_the_run() -> None:

@@ -346,7 +346,8 @@ class Dispatcher:
             self._retrying.add(group, record.lost_workers)
             self.account.retries[kind] += 1
             return []
-        return [self._drop(group, kind, detail, now)]
+        was_alone = kind == "infrastructure" and self._retrying.suspects(record.lost_workers - 1)
+        return [self._drop(group, "deadly" if was_alone else kind, detail, now)]
 
     def _note_failure(self, kind: FailureKind, detail: str, now: float) -> list[Command]:
         """Count failures in a row, one for each incident, and halt when they are too many."""

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from tinker_ray.rollouts.worker import AttemptId
 
 DropReason: TypeAlias = Literal[
-    FailureKind, "stale", "oversampled", "quarantined", "halted", "drained", "cancelled"
+    FailureKind, "deadly", "stale", "oversampled", "quarantined", "halted", "drained", "cancelled"
 ]
-"""A class of failure, if the group failed for good; ``stale``: its policy is older than allowed;
+"""A class of failure, if the group failed for good; ``deadly``: workers died under it again and
+again, at last with no other such group beside it; ``stale``: its policy is older than allowed;
 ``oversampled``: its step had its groups without it; ``quarantined``: its builder failed too often;
 ``halted``: nothing worked any more; ``drained``, ``cancelled``: the consumer wanted no more."""
 

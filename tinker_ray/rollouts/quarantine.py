@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 from tinker_ray.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tinker_ray.rollouts.failure import FailureKind
+    from tinker_ray.rollouts.event import DropReason
 
 QUARANTINE_AFTER: Final = 3
 MAX_KEYS: Final = 4096
-POISON: Final[frozenset[FailureKind]] = frozenset({"environment", "timeout", "stall"})
-"""Failures that may be the builder's fault."""
+POISON: Final[frozenset[DropReason]] = frozenset({"environment", "timeout", "stall", "deadly"})
+"""Ends of a group that may be its builder's fault."""
 
 
 class Quarantine:
@@ -51,9 +51,9 @@ class Quarantine:
         """Whether a builder is not run any more."""
         return self._after is not None and self._failures.get(key or "", 0) >= self._after
 
-    def note_failure(self, key: str | None, kind: FailureKind) -> None:
+    def note_failure(self, key: str | None, reason: DropReason) -> None:
         """Count a group that failed for good."""
-        if self._after is None or not key or kind not in POISON:
+        if self._after is None or not key or reason not in POISON:
             return
         self._failures[key] = self._failures.pop(key, 0) + 1
         if len(self._failures) > self._max_keys:

@@ -224,7 +224,23 @@ async def test_one_group_that_all_workers_die_of_is_dropped_and_the_run_goes_on(
     async with RolloutPool(1, groups_per_worker=1, retries=6, open_worker=open_worker) as pool:
         groups = [group.index async for group in pool.run(builders(2), ONE)]
     assert [1] == groups
-    assert {"infrastructure": 1} == pool.account.dropped
+    assert {"deadly": 1} == pool.account.dropped
+
+
+async def test_a_builder_that_workers_die_of_comes_into_quarantine() -> None:
+    queue = [FailingWorker(ActorLostError("killed")) for _ in range(2)]
+
+    async def open_worker(_: Sampler, __: int) -> PoolWorker:
+        return queue.pop() if queue else LocalWorker()
+
+    pool = RolloutPool(
+        1, groups_per_worker=1, retries=1, quarantine_after=1, open_worker=open_worker
+    )
+    async with pool:
+        again = [*builders(1), *builders(2)]
+        groups = [group.index async for group in pool.run(again, ONE)]
+    assert [2] == groups
+    assert {"deadly": 1, "quarantined": 1} == pool.account.dropped
 
 
 async def test_a_pool_that_lost_all_workers_opens_new_ones_for_the_next_run() -> None:

@@ -98,6 +98,7 @@ class World:
                 self.queue.insert(place, (attempt.group, self.finishing.version))
                 self.check_queue(self.finishing.version)
             case DropGroup(group, reason):
+                assert reason != "deadly" or self.lost_under[group] > BUDGET.infrastructure
                 assert group not in self.dropped, "a group was dropped twice"
                 self.dropped[group] = reason
                 assert group not in {attempt.group for attempt in self.running}

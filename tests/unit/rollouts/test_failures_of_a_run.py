@@ -112,7 +112,7 @@ def test_a_group_that_workers_die_of_is_dropped_and_those_beside_it_are_not(budg
             attempt = list(places)[-1]
             del places[attempt]
             commands = dispatcher.handle(AttemptFinished(attempt), 0.0)
-    assert {"infrastructure": 1} == dispatcher.account.dropped
+    assert {"deadly": 1} == dispatcher.account.dropped
     assert 7 == dispatcher.account.delivered
 
 
