@@ -1,6 +1,6 @@
 """Samples drawn by a pool of sampler actors.
 
-Samples that are asked for in one tick of the event loop travel in one call per sampler. When a
+Samples that are asked for in one tick of the event loop travel in few calls per sampler. When a
 sampler dies, its samples are submitted again, as new attempts; whatever an old attempt may still
 yield is not taken. Invariant: every sample ends once, and none is submitted again after
 ``MAX_LOSSES`` samplers died over it.
@@ -14,7 +14,7 @@ import itertools
 import logging
 import secrets
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from actors.handles.attempt import Sample, Sampler, attempt
 from actors.hedge import Hedge
@@ -25,7 +25,7 @@ from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
 
     from actors.handles.attempt import Attempt
     from actors.handles.remote import RemoteActor
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_LOSSES = 8
 PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 DRAIN_S = 5.0
+FIRST_PART = 32
+LARGEST_PART = 256
 
 
 class Fleet(Protocol):
@@ -229,8 +233,12 @@ class SamplerPoolHandle:
                 batches[sampler].append(attempt(sample, sampler))
                 self._watch_for_slowness(sample, now)
             self._waiting.popleft()
-        for sampler, batch in batches.items():
-            self._spawn(self._draw(sampler, batch))
+        in_parts = [
+            [(sampler, part) for part in parts(batch)] for sampler, batch in batches.items()
+        ]
+        for at_once in itertools.zip_longest(*in_parts):
+            for sampler, part in filter(None, at_once):
+                self._spawn(self._draw(sampler, part))
 
     async def _draw(
         self, sampler: Sampler, batch: Sequence[Attempt], *, is_hedge: bool = False
@@ -384,6 +392,17 @@ class SamplerPoolHandle:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def parts(batch: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut what a sampler is given at once into calls, a small one first.
+
+    It begins with the first while the others are packed, and no call keeps its event loop for long.
+    """
+    start, size = 0, FIRST_PART
+    while start < len(batch):
+        yield batch[start : start + size]
+        start, size = start + size, min(2 * size, LARGEST_PART)
 
 
 def is_repeatable(request: SampleRequest) -> bool:

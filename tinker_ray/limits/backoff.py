@@ -31,7 +31,7 @@ THROTTLED_BYTE_FACTOR = 20
 """A prompt counts this many times in the byte budget while paused or throttled: upstream's rule."""
 LONGEST_PAUSE_S = 300.0
 """A longer ``Retry-After`` is taken for this much."""
-SLACK_S = 0.1
+SLACK_S = 0.05
 """A pause is this much longer than it has to be, so that the 429s of the next moment change nothing
 and nobody has to be told of each."""
 
@@ -92,7 +92,7 @@ class Backoff:
         random: Callable[[], float] = _UNSEEDED.random,
         *,
         width: int = THROTTLED_WIDTH,
-        jitter: float = 0.25,
+        jitter: float = 0.05,
     ) -> None:
         """Start open.
 

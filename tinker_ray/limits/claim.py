@@ -52,12 +52,15 @@ class Terms:
         block: Permits are asked for in multiples of this. With 1, which means that holders are
             many, idle ones are given back one by one.
         idle_s: How long permits may lie idle.
+        is_ample: There is a permit for each holder at least: one with samples in line may keep
+            its share although it cannot use it at the moment.
     """
 
     ttl_s: float
     patience_s: float
     block: int = 8
     idle_s: float = 1.0
+    is_ample: bool = True
 
 
 @dataclass(frozen=True, slots=True)

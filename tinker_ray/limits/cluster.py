@@ -127,7 +127,7 @@ class ClusterLimits:
         if heard is None or statement.permits.serial > heard.serial:
             self._take_in(statement, heard)
         slots = self.slots.claim(statement.slots, self._now)
-        permits = self.permits.claim(_usable(statement, slots), self._now)
+        permits = self.permits.claim(self._usable(statement, slots), self._now)
         self._untold.pop(holder, None)
         return Ruling(
             holder, self.backoff.notice(self._now), permits, slots, self._window, self._borne
@@ -259,15 +259,19 @@ class ClusterLimits:
         # A window that has not drained yet is not refuted by a 429.
         if self.slots.leased + self.slots.overdue <= self.slots.limit:
             self.window.on_rejected(self._now, self._at_work)
+        if self._is_learning and self.slots.num_holders <= ALL_ARE_TOLD:
+            self._untold.update(dict.fromkeys(self.slots.holders))
 
+    def _usable(self, statement: Statement, slots: Grant) -> Claim:
+        """Return the claim to permits without those that there are no slots for.
 
-def _usable(statement: Statement, slots: Grant) -> Claim:
-    """Return the claim to permits without those that there are no slots for.
-
-    A process asks for what it could use if it got all the slots that it asks for.
-    """
-    claim = statement.permits
-    if slots.unlimited or slots.fenced:
-        return claim
-    want = claim.in_use + max(0, min(slots.count, slots.target) - statement.slots.in_use)
-    return claim if want >= claim.want else replace(claim, want=want, labels=())
+        A process asks for what it could use if it got all the slots that it asks for.
+        """
+        claim = statement.permits
+        if slots.unlimited or slots.fenced:
+            return claim
+        capacity = min(slots.count, slots.target)
+        want = claim.in_use + max(0, capacity - statement.slots.in_use)
+        if self.permits.is_ample:
+            want = max(want, capacity)
+        return claim if want >= claim.want else replace(claim, want=want, labels=())

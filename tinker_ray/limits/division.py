@@ -69,13 +69,15 @@ class Division:
         self._turn_s = max(SHORTEST_TURN_S, limit / TURNS_PER_S)
         self._levels = levels(limit, wants, weights)
         self._arrange_turns(entries, now)
+        is_ample = len(entries) <= limit
         block = max(1, min(LARGEST_BLOCK, limit // max(4 * num_active, 1)))
         idle_s = LONGEST_IDLE_S
-        if block == 1:
-            is_ample = len(entries) <= limit and not self.is_exceeded
-            changing_s = min(LONGEST_IDLE_S, max(SHORTEST_IDLE_S, limit / IDLE_PER_S))
-            idle_s = self.terms.ttl_s if is_ample else changing_s
-        self.terms = Terms(self.terms.ttl_s, self.terms.patience_s, block, idle_s)
+        if self.is_exceeded or not is_ample:  # others wait for what lies idle
+            block = 1
+            idle_s = min(idle_s, max(SHORTEST_IDLE_S, min(limit, num_active) / IDLE_PER_S))
+        elif block == 1:
+            idle_s = self.terms.ttl_s
+        self.terms = Terms(self.terms.ttl_s, self.terms.patience_s, block, idle_s, is_ample)
 
     def aim(self, entry: Entry, *, is_late: bool) -> None:
         """Set a holder's share.

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
     from tinker_ray.limits.backoff import State
 
-CAUTIOUS = 8
+CAUTIOUS = 10
 """Dispatches at once that are always risked before the service has ever said no."""
-CAUTIOUS_PART = 16
+CAUTIOUS_PART = 20
 """Beyond them, one for so many that it has accepted from this process, or from each on the average:
 so few meet the first 429."""
 GATHERING_S = 0.5
 """In a pause, so long a process waits for what is under way before it states what it has."""
+ANSWERS_S = 0.05
+"""It waits so long at least: answers of this time may be of samples that the service had done with
+when it said no."""
+UNSURE_PART = 50
+"""They are left out of what it had, but not more than one in so many."""
 
 
 class HolderLimits:
@@ -69,10 +74,13 @@ class HolderLimits:
         self._dispatched: Counter[str] = Counter()
         self._has_to_tell = False
         self._tell_at = math.inf
+        self._tell_from = -math.inf
         self._met_until = -math.inf
         """The end of the pauses that began here."""
         self._held_by_service = 0
         """Samples that the service had when the pause began."""
+        self._num_answered = 0
+        """Of them, those whose answers came while the process waited to state them."""
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -191,6 +199,7 @@ class HolderLimits:
         if ticket.stage is Stage.DISPATCHED:
             self._end_dispatch(ticket)
         self._end_work(ticket)
+        self._num_answered += self._tell_at < math.inf
         ticket.stage = Stage.ENDED
 
     def suspend(self, now: float, seconds: float) -> None:
@@ -205,13 +214,15 @@ class HolderLimits:
 
     def poll(self, now: float) -> Statement | None:
         """Return the message to send now, if one is due."""
-        gathers = now < self._tell_at < math.inf and self.dispatching > 0
+        gathers = now < self._tell_at < math.inf and (self.dispatching > 0 or now < self._tell_from)
         if self.fenced or (gathers and not self._has_to_tell):
             return None
         waiting = len(self._queue)
         careful = waiting if self.window else self._cautious_width() - self.dispatching
         careful = max(0, min(waiting, careful))
         room = max(self.slots.available(now), self.slots.invited)
+        if self.permits.is_ample:  # they will be used when slots come free
+            room = max(room, self.slots.capacity(now) - self.permits.in_use)
         slot_wants = self._wants(self._under_way, waiting)
         permit_wants = self._wants(self._dispatched, careful) if self.slots.unlimited else ()
         permits_due = self.permits.is_due(now, min(careful, room), permit_wants)
@@ -219,13 +230,15 @@ class HolderLimits:
         has_to_tell = self._has_to_tell or self._tell_at < math.inf
         if not (permits_due or slots_due or has_to_tell):
             return None
-        self._has_to_tell, self._tell_at = False, math.inf
+        self._has_to_tell = False
+        if not gathers:
+            self._tell_at = math.inf
         return Statement(
             self.permits.claim(now, careful, permit_wants),
             self.slots.claim(now, waiting, slot_wants),
             now,
             BackoffNotice(self._met_until - now),
-            self._held_by_service if isinstance(self.state(now), Paused) else self.at_work,
+            self._known_at_work(now),
             self.num_rejected,
             self.window,
             self.num_accepted,
@@ -242,6 +255,8 @@ class HolderLimits:
             self.window = ruling.window
             bottleneck = self.permits if self.slots.unlimited else self.slots
             self._queue.divide_by(bottleneck.labels)
+        elif not self.window:
+            self.window = ruling.window
         if self.backoff.merge(ruling.pause, now):
             self._on_pause(now, permits=not permits, slots=not slots)
 
@@ -262,7 +277,7 @@ class HolderLimits:
         if self._has_to_tell:
             return now
         if self._tell_at < math.inf:
-            return self._tell_at if self.dispatching else now
+            return self._tell_at if self.dispatching else max(now, self._tell_from)
         state = self.state(now)
         resumes_at = state.until if isinstance(state, Paused | Throttled) else math.inf
         if not self._queue:
@@ -311,13 +326,19 @@ class HolderLimits:
             permits: Whether the permits were granted by a ledger that may not know of the pause.
             slots: The same of the slots.
         """
-        self._held_by_service = self.slots.in_use
+        self._held_by_service, self._num_answered = self.slots.in_use, 0
         if permits:
             self.permits.freeze()
         if slots and self.slots.unlimited:
             self.slots.freeze()
         if self.slots.in_use or self.permits.held(now) or (permits and self._queue):
-            self._tell_at = now + GATHERING_S
+            self._tell_at, self._tell_from = now + GATHERING_S, now + ANSWERS_S
+
+    def _known_at_work(self, now: float) -> int:
+        if not isinstance(self.state(now), Paused):
+            return self.at_work
+        held = self._held_by_service
+        return held - min(self._num_answered, held // UNSURE_PART)
 
     def _end_dispatch(self, ticket: Ticket) -> None:
         self.permits.release()

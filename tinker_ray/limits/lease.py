@@ -64,7 +64,7 @@ class Lease:
                 dispatch.
         """
         self.holder = holder
-        self._terms = Terms(math.inf, math.inf, block, idle_s)
+        self._terms = Terms(math.inf, math.inf, block, idle_s, is_ample=False)
         self._first_retry_s = self._retry_s = retry_s
         self._drift = drift
         self._held = 0
@@ -127,6 +127,11 @@ class Lease:
     def unlimited(self) -> bool:
         """Whether no limit is known, so that any number may be in use."""
         return self._unlimited
+
+    @property
+    def is_ample(self) -> bool:
+        """Whether a permit that cannot be used at the moment may be kept: there is one for each."""
+        return self._terms.is_ample
 
     @property
     def invited(self) -> int:

@@ -137,6 +137,11 @@ class PermitLedger:
         return self._division.is_exceeded
 
     @property
+    def is_ample(self) -> bool:
+        """Whether there is a permit for each holder at least."""
+        return self._division.terms.is_ample
+
+    @property
     def holders(self) -> Mapping[str, int]:
         """The permits of each holder."""
         return {entry.holder: entry.count for entry in self._entries.values()}

@@ -23,8 +23,6 @@ INCREASE_PER_S = 0.01
 DOUBLING_S = 10.0
 """The growth doubles each time that it went well for so long: the limit may be far too low."""
 LARGEST_INCREASE_PER_S = 0.08
-UNSURE_PART = 50
-"""What was at work when the first 429 came is known to so much: a fiftieth of it is left out."""
 SAME_S = 2.0
 """429s within this time of the first are one event: answers to what was under way already."""
 
@@ -85,7 +83,7 @@ class Window:
         before = self._limit
         self._rejected_at = self._grown_at = now
         if not self.is_known:
-            self._limit = self._proven = max(at_work - at_work // UNSURE_PART, 1)
+            self._limit = self._proven = max(at_work, 1)
         elif self._limit > self._proven:  # the growth was too much
             self._limit = self._proven
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
@@ -98,7 +96,7 @@ class Window:
 
     def raise_to(self, at_work: int) -> None:
         """Take in that the service holds so many: the first 429 was understood too cautiously."""
-        self._limit = self._proven = max(self._limit, at_work - at_work // UNSURE_PART)
+        self._limit = self._proven = max(self._limit, at_work)
 
     def restore(self, limit: int, now: float) -> None:
         """Take over what another object has learnt; it has to hold anew before it grows."""

@@ -74,10 +74,10 @@ def test_another_rejection_pauses_again_and_starts_the_quiet_time_anew() -> None
 def test_a_burst_of_rejections_is_told_once() -> None:
     backoff = _backoff()
 
-    told = [backoff.on_rejected(index * 0.001, 1) for index in range(100)]
+    told = [backoff.on_rejected(index * 0.0005, 1) for index in range(100)]
 
     assert told == [True] + [False] * 99
-    assert _paused_until(backoff, 0.099) >= 0.099 + 1
+    assert _paused_until(backoff, 0.0495) >= 0.0495 + 1
 
 
 def test_prompts_weigh_more_in_the_budget_until_it_is_open_again() -> None:

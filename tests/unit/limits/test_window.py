@@ -17,20 +17,20 @@ def test_there_is_no_limit_before_the_first_rejection() -> None:
 
 def test_the_first_rejection_tells_what_the_service_holds() -> None:
     window = Window(2000)
-    assert window.on_rejected(5.0, at_work=204)  # less a fiftieth
+    assert window.on_rejected(5.0, at_work=200)
     assert window.limit(5.0, full=True) == window.limit(14.9, full=True) == 200
 
 
 def test_rejections_of_one_moment_are_one_event() -> None:
     window = Window(2000)
-    window.on_rejected(5.0, at_work=204)  # less a fiftieth
+    window.on_rejected(5.0, at_work=200)
     assert not window.on_rejected(5.9, at_work=12)
     assert window.limit(6.0, full=True) == 200
 
 
 def test_a_limit_that_holds_is_tried_higher_while_it_is_reached() -> None:
     window = Window(2000, hold_s=10.0)
-    window.on_rejected(0.0, at_work=204)  # less a fiftieth
+    window.on_rejected(0.0, at_work=200)
     assert window.limit(12.0, full=False) == 200
     assert window.limit(14.0, full=True) == 204
     assert window.limit(15.0, full=True) == 206
@@ -38,7 +38,7 @@ def test_a_limit_that_holds_is_tried_higher_while_it_is_reached() -> None:
 
 def test_a_try_that_fails_is_taken_back_and_the_next_comes_later() -> None:
     window = Window(2000, hold_s=10.0)
-    window.on_rejected(0.0, at_work=204)  # less a fiftieth
+    window.on_rejected(0.0, at_work=200)
     assert window.limit(11.0, full=True) == 202
     assert window.on_rejected(11.1, at_work=201)
     assert window.limit(11.1, full=True) == 200
@@ -48,7 +48,7 @@ def test_a_try_that_fails_is_taken_back_and_the_next_comes_later() -> None:
 
 def test_a_limit_that_was_proven_and_fails_is_lowered() -> None:
     window = Window(2000)
-    window.on_rejected(0.0, at_work=204)  # less a fiftieth
+    window.on_rejected(0.0, at_work=200)
     window.on_rejected(5.0, at_work=100)
     assert window.limit(5.0, full=True) == 98
     window.on_rejected(10.0, at_work=90)
@@ -57,17 +57,17 @@ def test_a_limit_that_was_proven_and_fails_is_lowered() -> None:
 
 def test_growth_that_goes_well_becomes_faster() -> None:
     window = Window(2000, hold_s=10.0)
-    window.on_rejected(0.0, at_work=102)  # less a fiftieth
+    window.on_rejected(0.0, at_work=100)
     limits = [window.limit(float(second), full=True) for second in range(61)]
     assert (limits[10], limits[20], limits[30], limits[60]) == (100, 110, 134, 929)
 
 
 def test_what_is_at_work_after_all_raises_the_limit() -> None:
     window = Window(2000)
-    window.on_rejected(0.0, at_work=102)
+    window.on_rejected(0.0, at_work=100)
     window.raise_to(50)
     assert window.limit(0.0, full=True) == 100
-    window.raise_to(204)
+    window.raise_to(200)
     assert window.limit(0.0, full=True) == 200
 
 
