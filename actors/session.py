@@ -89,7 +89,7 @@ class SessionActor:
         self._budget = SharedBudget(service.budget, record) if service.budget else None
         now = self._clock.now()
         self._limits = ClusterLimits(limit, restarted_at=now if restarted else None)
-        self._num_statements = 0
+        self._num_messages = 0
         self._listeners: dict[str, _Listener] = {}
         self._trainings: dict[str, float] = {}
         self._reporter = Reporter(self._link, service.session_id) if service.report else None
@@ -228,13 +228,14 @@ class SessionActor:
 
     async def state(self, statement: Statement) -> Ruling:
         """Answer what a process states, and tell the others what changes for them."""
-        self._num_statements += 1
+        self._num_messages += 1
         ruling = self._limits.state(statement, self._clock.now())
         self._notify()
         return ruling
 
     async def listen(self, info: HolderInfo) -> Ruling | None:
         """Return when there is news for a process; None after some time without any."""
+        self._num_messages += 1
         now = self._clock.now()
         listener = self._listeners.setdefault(info.holder, _Listener(info, now))
         listener.heard_at = now
@@ -287,7 +288,7 @@ class SessionActor:
             "holders": [listener.info for listener in self._listeners.values()],
             "trainings": sorted(self._trainings),
             **self._limits.inventory(self._clock.now()),
-            "statements": self._num_statements,
+            "messages": self._num_messages,
             "budget": self._budget.describe() if self._budget else None,
         }
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,9 @@ FOLDERS = ("architecture", "unit", "contract", "e2e", "chaos")
 
 def pytest_configure() -> None:
     """Give this run, and every process that it starts, an environment of its own."""
+    # How long an example takes says something of the machine alone.
+    settings.register_profile("any-machine", settings.default, deadline=None)
+    settings.load_profile("any-machine")
     token = SCRATCH / "auth_token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)

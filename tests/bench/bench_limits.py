@@ -70,7 +70,7 @@ def measure(contender: str, num_processes: int, samples: int) -> dict[str, Any]:
         "of_the_ideal": stats["admitted"] * LATENCY_S / CAPACITY / seconds,
         "most_dispatches": stats["most_dispatches"],
         "sent_in_pauses": sent_in_pauses(asked, stats["rejections"]),
-        "statements_per_sample": sum(r.get("statements", 0) for r in reports) / stats["admitted"],
+        "messages_per_sample": sum(r.get("messages", 0) for r in reports) / stats["admitted"],
     }
 
 
@@ -109,7 +109,7 @@ def table(result: dict[str, Any]) -> str:
         "of the ideal throughput": "of_the_ideal",
         "most POSTs at once": "most_dispatches",
         "POSTs in pauses": "sent_in_pauses",
-        "messages per sample": "statements_per_sample",
+        "messages per sample": "messages_per_sample",
     }
     lines = [f"| processes | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for name, report in result["results"].items():

@@ -50,10 +50,22 @@ def actor_pids() -> set[int]:
     return found
 
 
-def statements() -> int:
-    """The messages about limits that the session's actor has handled."""
+def inventories() -> list[dict[str, Any]]:
+    """What the sessions on the cluster say of themselves."""
     overview = importlib.import_module("actors.overview").overview()
-    return sum(session.inventory["statements"] for session in overview.sessions)
+    return [session.inventory for session in overview.sessions]
+
+
+def messages() -> int:
+    """The messages about limits that the session's actor was sent."""
+    return sum(inventory["messages"] for inventory in inventories())
+
+
+def wait_for_samplers() -> None:
+    """Return when all samplers that are always there have come up."""
+    wanted = int(os.environ.get("TINKER_RAY_MIN_SAMPLERS", "1"))
+    while sum(len(inventory["holders"]) for inventory in inventories()) < wanted:
+        time.sleep(0.1)
 
 
 class Bare:
@@ -152,6 +164,10 @@ def main() -> None:
     many = [prompts[number % len(prompts)] for number in range(options.samples)]
     loop = asyncio.new_event_loop()
     loop.run_until_complete(draw(sampler, many[: options.warm_up], params, options.width))
+    told = 0
+    if options.client == "cluster":
+        wait_for_samplers()
+        told = messages()
     pids = actor_pids() if options.client == "cluster" else set()
     if options.barrier:
         print("ready", flush=True)  # noqa: T201
@@ -172,7 +188,7 @@ def main() -> None:
         "num_processes": 1 + len(pids),
     }
     if options.client == "cluster":
-        report["statements"] = statements()
+        report["messages"] = messages() - told
     print(json.dumps(report), flush=True)  # noqa: T201
     if options.client == "cluster":
         importlib.import_module("tinker_ray").shutdown()

@@ -59,6 +59,13 @@ async def cluster_session(
             await runtime.aclose()
 
 
+async def all_samplers_up(session: ClusterSession) -> None:
+    """Return when every sampler of the pool has given a sign of life."""
+    members = session.runtime.sampling.choice.members
+    while not all(member.is_ready for member in members.values()):  # noqa: ASYNC110 - of processes
+        await asyncio.sleep(0.05)
+
+
 def expected_tokens(seed: int) -> list[int]:
     """What a request of this seed draws, whoever draws it and however often."""
     body = {

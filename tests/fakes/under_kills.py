@@ -7,7 +7,14 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tests.fakes.cluster_session import OPTIONS, cluster_session, expected_tokens, kill, tokens
+from tests.fakes.cluster_session import (
+    OPTIONS,
+    all_samplers_up,
+    cluster_session,
+    expected_tokens,
+    kill,
+    tokens,
+)
 from tests.fakes.toy_service import ToyService
 
 if TYPE_CHECKING:
@@ -65,6 +72,7 @@ async def run_under_kills(
         moments = [int(part * samples) for part in at]
     print(f"kill {list(zip(moments, kinds, strict=True))} of {samples}")  # noqa: T201 - the story
     async with cluster_session(toy, options) as session:
+        await all_samplers_up(session)
         start = time.monotonic()
         work = [
             asyncio.ensure_future(session.runtime.sampling.sample(session.request(number)))

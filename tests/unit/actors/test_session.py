@@ -66,7 +66,7 @@ async def test_what_is_stated_shares_the_limit_and_is_counted(session: SessionAc
     assert first.permits is not None
     assert second.permits is not None
     assert (6, 2) == (first.permits.count, second.permits.count)
-    assert 2 == (await session.inventory())["statements"]
+    assert 2 == (await session.inventory())["messages"]
 
 
 async def test_a_process_hears_that_it_has_to_give_back(session: SessionActor) -> None:
