@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from tinker_ray.rollouts import RolloutFailedError
+from tinker_ray.rollouts.failure import FETCH, LOST
 
 if TYPE_CHECKING:
     from tinker_ray.rollouts.packing import PackedGroup
@@ -60,5 +61,5 @@ class StoredGroup:
 
 
 def _lost(error: Exception) -> RolloutFailedError:
-    detail = f"its trajectories are lost with the node that had them ({type(error).__name__})"
-    return RolloutFailedError(kind="infrastructure", stage="fetch", detail=detail)
+    detail = f"{LOST} ({type(error).__name__})"
+    return RolloutFailedError(kind="infrastructure", stage=FETCH, detail=detail)

@@ -28,6 +28,7 @@ from tinker_ray.rl.source import BatchSource, GroupSource, StreamSource
 from tinker_ray.rl.transcript import Decode, fetch_shown, render
 from tinker_ray.rl.update import Update, Updater
 from tinker_ray.rollouts import Dataset, RolloutFailedError
+from tinker_ray.rollouts.failure import FETCH, LOST
 
 LABEL = "train"
 WEIGHT = 3.0
@@ -131,6 +132,8 @@ class Loop:
         update = await updater.train(step, self._watched(step, source), source.groups_per_step)
         for group in update.lost:
             source.ledger.lose(group)
+        if update.lost and not update.groups:  # a step on nothing was taken: it is taken back
+            raise RolloutFailedError(kind="gone", stage=FETCH, detail=LOST)
         source.ledger.require_groups()
         sampler = update.sampler or sampler
         source.publish(sampler.with_label(LABEL, WEIGHT), step + 1)

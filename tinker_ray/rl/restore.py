@@ -23,6 +23,7 @@ from tinker_ray.rl.record import Manifest
 from tinker_ray.rl.run_directory import RunDirectory
 from tinker_ray.rl.supervised_config import AnyConfig, ExamplesConfig
 from tinker_ray.rollouts import RolloutFailedError
+from tinker_ray.rollouts.failure import FETCH
 from tinker_ray.wire.status import says_gone
 
 MAX_RESTORES = 3
@@ -78,10 +79,11 @@ class ModelStore:
             return None
         steps_done = self._directory.manifest.steps_done
         back_to = "the last checkpoint" if steps_done else "the beginning"
-        is_sampling = isinstance(error, RolloutFailedError)
-        lost_is = (
-            "the sampler of the newest weights is gone" if is_sampling else "the model is lost"
-        )
+        lost_is = "the model is lost"
+        if isinstance(error, RolloutFailedError):
+            is_fetch = error.stage == FETCH
+            what = "every group of a step" if is_fetch else "the sampler of the newest weights"
+            lost_is = f"{what} is gone"
         while True:
             self._count(steps_done, error)
             self._progress.say(f"{lost_is} ({error}): back to {back_to}")

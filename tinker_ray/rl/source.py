@@ -30,6 +30,7 @@ from tinker_ray.rollouts import (
     derive_seed,
 )
 from tinker_ray.rollouts.event import kind_of
+from tinker_ray.rollouts.failure import LOST
 from tinker_ray.rollouts.quarantine import key_of
 
 MIN_DROPS: Final = 32
@@ -99,9 +100,9 @@ class StepLedger:
     def lose(self, group: FinishedGroup) -> None:
         """Note that a group that was delivered was not trained on after all."""
         self._trained = [trained for trained in self._trained if trained.index != group.index]
-        detail = "its trajectories were lost with the node that had them"
+        attempts = group.attempt + 1
         self._dropped.append(
-            DroppedGroup(group.index, "infrastructure", detail, group.attempt + 1, group.seconds)
+            DroppedGroup(group.index, "infrastructure", LOST, attempts, group.seconds)
         )
 
     def require_groups(self) -> None:

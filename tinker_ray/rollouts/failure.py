@@ -30,6 +30,9 @@ longer than it may and was stopped; ``stall``: it could not even be stopped."""
 
 SAMPLE: Final = "sample"
 """The stage in which actions are drawn."""
+FETCH: Final = "fetch"
+"""The stage in which the trajectories of a far group are read."""
+LOST: Final = "its trajectories are lost with the node that had them"
 
 DETAIL_LIMIT_CHARACTERS = 400
 

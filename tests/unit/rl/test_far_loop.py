@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 from collections.abc import Awaitable, Mapping, Sequence
@@ -18,6 +19,7 @@ from tests.fakes.trainee import FakeTraining
 from tests.unit.rl.test_async_loop import Numbers
 from tinker_ray.clients.training import TrainingClient
 from tinker_ray.core.far_operation import FarOutput
+from tinker_ray.errors import TinkerError
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.loop import Loop
 from tinker_ray.rl.placement import PoolWorker
@@ -92,11 +94,18 @@ async def run(
     training: FakeTraining,
     store: FakeStore | None = None,
     penalty: ReferencePenalty | None = None,
+    reopened: FakeTraining | None = None,
     **settings: object,
 ) -> tuple[Summary, RunDirectory]:
     async def open_worker(_: Sampler, number: int) -> PoolWorker:
         del number
         return LocalWorker() if store is None else FarWorker(store)
+
+    async def reopen(lost: TrainingClient, error: TinkerError) -> TrainingClient | None:
+        assert lost is cast("TrainingClient", training)
+        assert ("gone", "fetch") == (getattr(error, "kind", ""), getattr(error, "stage", ""))
+        directory.forget_after(directory.manifest.steps_done)
+        return cast("TrainingClient", reopened)
 
     config = CONFIG.model_copy(update=settings)
     directory = open_run(config, root=root)
@@ -112,6 +121,7 @@ async def run(
                 decode=lambda tokens: " ".join(map(str, tokens)),
                 mode="local",
                 penalty=penalty,
+                reopen=reopen,
             )
             return await loop.run(), directory
     finally:
@@ -181,6 +191,34 @@ async def test_a_group_that_is_lost_on_its_way_is_dropped_with_a_reason(
     trained = [group.index for group in ended if group.dropped is None]
     assert STEPS * SIZE - 1 == len(trained) == len(set(trained) - set(dropped))
     assert all([1, 4] != tokens[:2] for batch in training.batches for tokens in batch)
+
+
+class Losing(FarTraining):
+    """Everything gets lost on its way from one version on."""
+
+    def forward_backward_far(
+        self, data: Sequence[AnyDatum], loss_fn: str, settings: Mapping[str, float] | None = None
+    ) -> Awaitable[FarOutput]:
+        if self.version < 2:
+            return super().forward_backward_far(data, loss_fn, settings)
+        lost = frozenset(item.group for item in data if isinstance(item, FarDatum))
+        assert SIZE == len(lost)
+        return self._far_output(asyncio.sleep(0), lost, 0)
+
+
+@pytest.mark.parametrize("max_staleness", [None, 0])
+async def test_a_step_that_lost_all_its_groups_is_taken_back(
+    tmp_path: Path, max_staleness: int | None
+) -> None:
+    training = Losing()
+    reopened = FarTraining(version=2, store=training.store)
+    _, directory = await run(
+        tmp_path, training, training.store, reopened=reopened, max_staleness=max_staleness
+    )
+    assert (3, 4) == (training.version, reopened.version)
+    assert [1, 2, 3, 4] == [record.step for record in directory.steps()]
+    trained = [group.index for group in directory.groups() if group.dropped is None]
+    assert STEPS * SIZE == len(set(trained)) == len(trained)
 
 
 async def test_a_group_that_is_lost_before_it_could_be_fetched_is_dropped_as_well(

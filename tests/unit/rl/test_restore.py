@@ -122,6 +122,7 @@ class Store:
         APIStatusError("the model was unloaded", status_code=410),
         RolloutsHaltedError(failures=3, detail="no such sampling session", kind="gone"),
         RolloutFailedError(kind="gone", stage="every rollout", detail="no such sampling session"),
+        RolloutFailedError(kind="gone", stage="fetch", detail="its trajectories are lost"),
     ],
 )
 async def test_what_is_gone_is_restored_from_the_last_checkpoint(
