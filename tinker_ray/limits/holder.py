@@ -171,7 +171,6 @@ class HolderLimits:
         """
         self.withdrawn(ticket)
         self.num_rejected += 1
-        self._held_by_service -= 1
         if self.backoff.on_rejected(now, ticket.est_bytes, retry_after_s):
             self._met(now)
 
@@ -185,6 +184,7 @@ class HolderLimits:
         self._end_dispatch(ticket)
         self._end_work(ticket)
         self._queue.push_back(ticket)
+        self._held_by_service -= 1
 
     def finished(self, ticket: Ticket) -> None:
         """Take in that a sample is over, wherever it was: answered, failed or not wanted any more.

@@ -159,6 +159,41 @@ def test_the_window_is_what_all_have_at_work_when_the_pause_ends() -> None:
     assert [_admit(limits, 4.3) for limits in holders] == [[], []]
 
 
+def test_what_was_not_sent_is_not_taken_for_what_the_service_has() -> None:
+    limits = _local(400)
+    for step in range(8):
+        for ticket in _admit(limits, step / 10):
+            limits.accepted(ticket, step / 10)
+    sent = _admit(limits, 0.8)
+    at_work, (rejected, withdrawn, *others) = limits.at_work, sent
+    limits.rejected(rejected, 0.8)
+    limits.withdrawn(withdrawn)
+    for ticket in others:
+        limits.accepted(ticket, 0.81)
+    limits.settle(0.9)
+    limits.settle(1.9)
+    assert limits.window == at_work + len(others)
+
+
+def test_answers_that_were_on_their_way_are_left_out_up_to_a_fiftieth() -> None:
+    limits = _local(400)
+    at_work = []
+    for step in range(10):
+        for ticket in _admit(limits, step / 10):
+            limits.accepted(ticket, step / 10)
+            at_work.append(ticket)
+    rejected, *others = _admit(limits, 1.0)
+    limits.rejected(rejected, 1.0)
+    for ticket in others:
+        limits.withdrawn(ticket)
+    limits.finished(at_work[0])
+    limits.settle(1.04)  # it is not said yet
+    limits.settle(1.06)
+    limits.finished(at_work[1])
+    limits.settle(2.1)
+    assert (limits.window, limits.at_work) == (len(at_work) - 1, len(at_work) - 2)
+
+
 def test_a_pause_for_another_reason_teaches_nothing() -> None:
     cluster, limits, other = ClusterLimits(), _holder("a", 100), _holder("b", 100)
     _talk(cluster, 0.0, limits, other)
