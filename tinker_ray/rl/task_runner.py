@@ -70,7 +70,8 @@ class TaskRunner:
         self._worker_numbers = itertools.count()
         self._open: dict[int, tuple[Task, TaskFuture[Any]]] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._workers: dict[str, TaskWorker] = {}
         self._start_failure: TinkerError | None = None
         self._changed = asyncio.Event()
@@ -103,12 +104,13 @@ class TaskRunner:
         while self._open or self._runs:
             self._changed.clear()
             await self._changed.wait()
-        for task in self._background:
+        for task in self._starting:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        closing = [worker.close() for worker in self._workers.values()]
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        for worker in self._workers.values():
+            self._close(worker)
         self._workers.clear()
-        await asyncio.gather(*closing, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _cancel(self, number: int) -> None:
         entry = self._open.pop(number, None)
@@ -128,14 +130,13 @@ class TaskRunner:
                     self._open[number][1].worker = worker
                     self._runs[number] = loop.create_task(self._run(number, worker))
                 case StartWorker():
-                    self._keep(loop.create_task(self._start()))
+                    _keep(self._starting, loop.create_task(self._start()))
                 case Fail(number, reason):
                     error = self._start_failure or ActorLostError(reason, actor="executor")
                     self._settle(number, None, error)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _close(self, worker: TaskWorker) -> None:
+        _keep(self._closing, asyncio.ensure_future(worker.close()))
 
     async def _start(self) -> None:
         number = next(self._worker_numbers)
@@ -179,7 +180,7 @@ class TaskRunner:
     def _lose(self, worker: str, error: ActorLostError) -> None:
         lost = self._workers.pop(worker, None)
         if lost is not None:
-            self._keep(asyncio.get_running_loop().create_task(lost.close()))
+            self._close(lost)
             self._obey(self._assignment.lose(worker, str(error)))
 
     def _settle(self, number: int, value: Any, error: BaseException | None) -> None:  # noqa: ANN401
@@ -190,3 +191,8 @@ class TaskRunner:
             entry[1].set_result(value)
         else:
             entry[1].set_exception(error)
+
+
+def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

@@ -43,6 +43,7 @@ class FakeWorker:
         return Outcome(pickle.dumps(f"{task.name} by {self.number}"), seconds=2.0)
 
     async def close(self) -> None:
+        await settle()
         self.is_closed = True
 
 
@@ -111,10 +112,13 @@ async def test_what_ran_on_a_lost_worker_fails_with_a_typed_error() -> None:
     bench = Bench()
     (future,) = await bench.submit("a")
     bench.workers[0].death.set()
-    await settle()
+    while not future.done():  # noqa: ASYNC110 - the closing of the worker is under way then
+        await asyncio.sleep(0)
     with pytest.raises(ActorLostError, match="killed"):
         future.result(0)
+    assert not bench.workers[0].is_closed
     await bench.runner.end()
+    assert bench.workers[0].is_closed
 
 
 async def test_what_may_be_repeated_is_run_again_elsewhere() -> None:
