@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from actors.far_data import make
 from actors.journal import MemoryJournal, Record
 from actors.shared_order import SharedOrder
-from tinker_ray.core.far_operation import FarForwardBackward, FarOutput, without_effect
-from tinker_ray.core.operation import ForwardBackward
+from tinker_ray.core.far_operation import FarForwardBackward, FarOutput, plain
 from tinker_ray.core.training import TrainingCore
 from tinker_ray.errors import StaleHandleError, TinkerError
 from tinker_ray.rollouts.far_datum import agreement
@@ -203,20 +202,13 @@ class TrainingActor:
         if not isinstance(operation, FarForwardBackward):
             return await self._core.run(operation, floor)
         made = await make(operation.data)
+        output: ForwardBackwardOutput = await self._core.run(plain(operation, made.packed), floor)
+        num_data = len(output.loss_fn_outputs)
+        if num_data != max(1, len(made.data)):  # the service had it before something was lost
+            return FarOutput(output.metrics, num_data=num_data)
         if not made.data:
-            await self._core.run(without_effect(operation.seq), floor)
             return FarOutput(lost=made.lost)
-        plain = ForwardBackward(
-            operation.seq,
-            made.packed,
-            operation.loss_fn,
-            operation.loss_fn_config,
-            part=operation.part,
-            num_parts=operation.num_parts,
-        )
-        output: ForwardBackwardOutput = await self._core.run(plain, floor)
-        agreed = agreement(made.data, output)
-        return FarOutput(output.metrics, agreed, made.lost, len(made.data))
+        return FarOutput(output.metrics, agreement(made.data, output), made.lost, num_data)
 
     def _floor_rose(self) -> None:
         self._core.advance_to(self._order.floor)

@@ -33,6 +33,22 @@ class FarForwardBackward(ForwardBackward):
     """
 
 
+def plain(operation: FarForwardBackward, data: Sequence[Datum]) -> ForwardBackward:
+    """Make the operation that the service is sent; without data, one of its kind without effect.
+
+    Of its kind, because the service may have had the number before, with all that is lost now.
+    """
+    loss_fn, config = operation.loss_fn, operation.loss_fn_config
+    return ForwardBackward(
+        operation.seq,
+        data or [NOTHING],
+        loss_fn if data else "cross_entropy",
+        config if data else {},
+        part=operation.part,
+        num_parts=operation.num_parts,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FarOutput:
     """What a forward and backward pass over far data gave.

@@ -122,7 +122,8 @@ async def test_a_part_that_is_lost_as_a_whole_holds_up_nothing(
     output = await trained(remote, groups, ChunkLimits(max_datums=2))
     assert [1, 2, 3] == [seq for seq, _ in toy.applied[MODEL.model_id]]
     assert [0] == list(output.lost)
-    assert (tokens_of([SECOND]), 2) == (sent(toy), output.num_data)
+    assert ([[0], *tokens_of([SECOND])], 2) == (sent(toy), output.num_data)
+    assert {"forward_backward", "optim_step"} == {kind for _, kind in toy.applied[MODEL.model_id]}
     assert "loss:sum" in output.metrics
 
 
@@ -135,6 +136,23 @@ async def test_an_actor_that_dies_over_far_data_trains_on_each_once(
     assert [1, 2, 3, 4, 5] == [seq for seq, _ in toy.applied[MODEL.model_id]]
     assert tokens_of([FIRST, SECOND]) == sent(toy)
     assert 4 == output.num_data
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+async def test_what_was_applied_before_something_was_lost_is_not_lost(
+    remote: FakeRemote, toy: ToyService, num_groups: int
+) -> None:
+    store = FakeStore()
+    groups = [store.far(FIRST) for _ in range(num_groups)]
+    actor: Any = remote
+    operation = FarForwardBackward(1, cast("Any", far_data(groups, center(groups))), "ppo")
+    await TrainingHandle(actor, MODEL, no_link).run(operation)
+    del store.kept[0]
+    remote.actor = remote.make()  # which knows of no operation before it
+    output: FarOutput = await remote.actor.run(operation)
+    assert (2 * num_groups, 0) == (output.num_data, len(output.lost))
+    assert [1] == [seq for seq, _ in toy.applied[MODEL.model_id]]
+    assert 0.0 < output.metrics["loss:sum"]
 
 
 async def test_copies_of_a_client_send_far_data_too(remote: FakeRemote, toy: ToyService) -> None:
