@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from tests.fakes.under_kills import run_under_kills
+from tinker_ray.limits.holder import CAUTIOUS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -26,7 +27,12 @@ async def test_no_more_are_dispatched_than_there_are_permits_and_every_sample_is
     samplers: int, kinds: list[str]
 ) -> None:
     seen = await run_under_kills(
-        permits=PERMITS, samplers=samplers, samples=700, kinds=kinds, random=Random(samplers)
+        permits=PERMITS,
+        samplers=samplers,
+        samples=300,
+        kinds=kinds,
+        random=Random(samplers),
+        dispatch_s=0.3,
     )
-    assert PERMITS == seen.most_dispatches
+    assert min(PERMITS, CAUTIOUS * samplers) <= seen.most_dispatches <= PERMITS
     assert 0 == seen.wrong
