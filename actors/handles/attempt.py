@@ -9,6 +9,7 @@ from actors.sampler import SampleItem
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator, Sequence
 
     from actors.handles.remote import RemoteActor
     from actors.pool_choice import Member
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from tinker_ray.telemetry.carrier import Carrier
     from tinker_ray.types import RetryConfig, SampleResponse
     from tinker_ray.wire.request import SampleRequest
+
+FIRST_PART = 32
+LARGEST_PART = 256
 
 
 @dataclass(eq=False, slots=True)
@@ -102,3 +106,24 @@ def attempt(sample: Sample, sampler: Sampler) -> Attempt:
     sampler.open[begun.key] = begun
     sampler.member.own += 1
     return begun
+
+
+def parts(batch: Sequence[Attempt]) -> Iterator[Sequence[Attempt]]:
+    """Cut what a sampler is given at once into calls, a small one first.
+
+    It begins with the first while the others are packed, and no call keeps its event loop for long.
+    """
+    start, size = 0, FIRST_PART
+    while start < len(batch):
+        yield batch[start : start + size]
+        start, size = start + size, min(2 * size, LARGEST_PART)
+
+
+def is_repeatable(request: SampleRequest) -> bool:
+    """Tell whether a second draw gives the same: one with a seed, without chance, or of scores.
+
+    Of two draws that differ the shorter one would be answered first, and be chosen too often.
+    """
+    params = request.sampling_params
+    only_scores = request.prompt_logprobs and params.max_tokens == 1
+    return params.seed is not None or params.temperature == 0 or only_scores

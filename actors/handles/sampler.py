@@ -14,9 +14,9 @@ import itertools
 import logging
 import secrets
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.handles.attempt import Sample, Sampler, attempt
+from actors.handles.attempt import Sample, Sampler, attempt, is_repeatable, parts
 from actors.hedge import Hedge
 from actors.pool_choice import PoolChoice
 from tinker_ray.core.sdk_method import carry
@@ -25,7 +25,7 @@ from tinker_ray.errors import ActorLostError, StaleHandleError, TinkerError
 from tinker_ray.telemetry.carrier import inject
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from actors.handles.attempt import Attempt
     from actors.handles.remote import RemoteActor
@@ -36,14 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 MAX_LOSSES = 8
 PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 DRAIN_S = 5.0
-FIRST_PART = 32
-LARGEST_PART = 256
 
 
 class Fleet(Protocol):
@@ -392,27 +388,6 @@ class SamplerPoolHandle:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def parts(batch: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut what a sampler is given at once into calls, a small one first.
-
-    It begins with the first while the others are packed, and no call keeps its event loop for long.
-    """
-    start, size = 0, FIRST_PART
-    while start < len(batch):
-        yield batch[start : start + size]
-        start, size = start + size, min(2 * size, LARGEST_PART)
-
-
-def is_repeatable(request: SampleRequest) -> bool:
-    """Tell whether a second draw gives the same: one with a seed, without chance, or of scores.
-
-    Of two draws that differ the shorter one would be answered first, and be chosen too often.
-    """
-    params = request.sampling_params
-    only_scores = request.prompt_logprobs and params.max_tokens == 1
-    return params.seed is not None or params.temperature == 0 or only_scores
 
 
 def _closed() -> StaleHandleError:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.handles.sampler import SamplerPoolHandle, is_repeatable
+from actors.handles.attempt import is_repeatable
+from actors.handles.sampler import SamplerPoolHandle
 from actors.sampler import Answered
 from tests.fakes.fixed_fleet import FixedFleet
 from tests.fakes.remote_actor import FakeRemote

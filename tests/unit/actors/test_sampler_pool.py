@@ -75,6 +75,15 @@ async def test_an_error_reaches_only_whose_it_is() -> None:
     assert [SampleResponse, BadRequestError, SampleResponse] == [type(item) for item in answers]
 
 
+async def test_a_burst_begins_with_a_small_call_to_each_sampler() -> None:
+    first, second = remotes("a", "b")
+    pool = pool_of(first, second)
+    assert list(range(20, 520)) == await drawn(pool, range(20, 520))
+    sizes = [[len(batch) for batch in remote.actor.batches] for remote in (first, second)]
+    assert [[32, 64, 128, 26]] * 2 == sizes
+    await pool.aclose()
+
+
 async def test_samples_of_a_lost_sampler_are_drawn_elsewhere() -> None:
     first, second = remotes("a", "b")
     first.deaths = 1
