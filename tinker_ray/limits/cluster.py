@@ -32,8 +32,6 @@ ALL_ARE_TOLD = 500
 are; the others hear of it before they may."""
 RETELL_S = 0.2
 """A pause that becomes longer by less is worth no message: 429s that come together are one."""
-RELEARN_S = 0.5
-"""How often the window is looked at anew while statements from before it still come in."""
 CLOCK_DRIFT = 1e-3
 """No two clocks run more differently than by this."""
 GROWTH_S = 1.0
@@ -97,9 +95,10 @@ class ClusterLimits:
         self._untold: dict[str, None] = {}
         self._told_until = -math.inf
         self._learn_at = math.inf
-        self._is_learning = False
-        """Whether not all may have stated yet what they had at work at the first 429."""
-        self._relearn_at = math.inf
+        self._learns_since = math.inf
+        """When the news of the first 429 came, until the time of few dispatches is over."""
+        self._stated: dict[str, int] = {}
+        """What each had at work then, as it said first."""
         self._now = -math.inf
 
     def __repr__(self) -> str:
@@ -202,11 +201,14 @@ class ClusterLimits:
             self.window.restore(statement.window, self._now)
             self.slots.adopt(self._slots_return_at)
         self._num_accepted += statement.num_accepted - (heard.num_accepted if heard else 0)
+        if statement.holder not in self._stated and math.isinf(self._learn_at):
+            self._learn_late(statement.holder, statement.at_work)
         before = heard.num_rejected if heard else 0
         is_news = heard is not None or pause.pause_s > 0
         if is_news and statement.num_rejected > before and math.isinf(self._learn_at):
             self._learn_at = max(self._now, self._now + self.backoff.notice(self._now).pause_s)
             if not self.window.is_known:
+                self._learns_since = self._now
                 self.slots.adopt(self._learn_at)
         self._heard[statement.holder] = _Heard(
             statement.permits.serial,
@@ -244,23 +246,34 @@ class ClusterLimits:
         self.permits.resize(self.limit if is_open else min(self.limit, self.backoff.width))
         if self._now >= self._learn_at:
             self._learn()
-        elif self._is_learning and self._now >= self._relearn_at:
-            self._relearn_at = self._now + RELEARN_S
-            self.window.raise_to(self._at_work)
-            self._is_learning = not is_open
+        if is_open and math.isinf(self._learn_at):
+            self._learns_since = math.inf
         if math.isinf(self._learn_at):
             self.slots.resize(self.window.limit(self._now, full=self.slots.is_exceeded))
 
     def _learn(self) -> None:
         """Make of the pause that is over what it tells of the window."""
         self._learn_at = math.inf
-        self._is_learning = not self.window.is_known
-        self._relearn_at = self._now + RELEARN_S
+        is_first = not self.window.is_known
         # A window that has not drained yet is not refuted by a 429.
         if self.slots.leased + self.slots.overdue <= self.slots.limit:
             self.window.on_rejected(self._now, self._at_work)
-        if self._is_learning and self.slots.num_holders <= ALL_ARE_TOLD:
+        if not is_first:
+            return
+        self._stated = {
+            holder: heard.at_work
+            for holder, heard in self._heard.items()
+            if heard.at >= self._learns_since
+        }
+        if self.slots.num_holders <= ALL_ARE_TOLD:
             self._untold.update(dict.fromkeys(self.slots.holders))
+
+    def _learn_late(self, holder: str, at_work: int) -> None:
+        """Take in what a process had at work at the first 429 that says so only now."""
+        if math.isinf(self._learns_since):
+            return
+        self._stated[holder] = at_work
+        self.window.raise_to(sum(self._stated.values()))
 
     def _usable(self, statement: Statement, slots: Grant) -> Claim:
         """Return the claim to permits without those that there are no slots for.

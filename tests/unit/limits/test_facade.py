@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -192,6 +193,32 @@ def test_answers_that_were_on_their_way_are_left_out_up_to_a_fiftieth() -> None:
     limits.finished(at_work[1])
     limits.settle(2.1)
     assert (limits.window, limits.at_work) == (len(at_work) - 1, len(at_work) - 2)
+
+
+@pytest.mark.parametrize("holder,window", [("a", 9), ("late", 9 + 40)])
+def test_only_the_first_word_of_each_process_after_the_first_429_makes_the_window(
+    holder: str, window: int
+) -> None:
+    cluster, limits = ClusterLimits(), _holder("a", 100)
+    _talk(cluster, 0.0, limits)
+    rejected, *others = _admit(limits, 0.0)
+    for ticket in others:
+        limits.accepted(ticket, 0.1)
+    limits.rejected(rejected, 0.1)
+    for now in (0.1, 0.2, 1.2):
+        _talk(cluster, now, limits)
+    assert cluster.window.limit(1.2, full=True) == 9
+
+    word = HolderLimits(holder)
+    word.join()
+    statement = word.poll(2.0)
+    assert statement is not None
+    claims = [replace(claim, serial=99) for claim in (statement.permits, statement.slots)]
+    for at_work in (40, 60):
+        later = replace(statement, permits=claims[0], slots=claims[1], at_work=at_work)
+        cluster.state(later, 2.0)
+        claims = [replace(claim, serial=100) for claim in claims]
+    assert cluster.window.limit(2.0, full=True) == window
 
 
 def test_a_pause_for_another_reason_teaches_nothing() -> None:
