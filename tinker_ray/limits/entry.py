@@ -37,6 +37,7 @@ class Entry:
     """When :class:`Expiries` will look at it next."""
     told_count: int = 0
     told_target: int = 0
+    told_unlimited: bool = False
 
     @property
     def want(self) -> int:

@@ -79,6 +79,7 @@ class PermitLedger:
         self.ttl_s = ttl_s
         self._quiet_until = -math.inf if restarted_at is None else restarted_at + ttl_s
         self._was_adopting = restarted_at is not None or limit >= UNLIMITED
+        self._was_unlimited = restarted_at is None
         self._entries: dict[str, Entry] = {}
         self._expiries = Expiries()
         self._leased = 0
@@ -226,6 +227,10 @@ class PermitLedger:
         return self._now < self._quiet_until or self.limit >= UNLIMITED
 
     @property
+    def _is_unlimited(self) -> bool:
+        return self.limit >= UNLIMITED and self._now >= self._quiet_until
+
+    @property
     def _pause_s(self) -> float:
         num_holders = len(self._entries)
         return 0.0 if num_holders <= FEW_HOLDERS else num_holders * PAUSE_PER_HOLDER_S
@@ -240,6 +245,9 @@ class PermitLedger:
         is_adopting = self._is_adopting
         self._is_dirty |= is_adopting != self._was_adopting
         self._was_adopting = is_adopting
+        if self._is_unlimited and not self._was_unlimited:  # the quiet time is over
+            self._news.update(self._entries)
+        self._was_unlimited = self._is_unlimited
 
     def _take_in(self, entry: Entry, claim: Claim, kept: int) -> None:
         self._set(entry, kept, claim.in_use)
@@ -311,6 +319,8 @@ class PermitLedger:
     def _has_news_for(self, entry: Entry) -> bool:
         if entry.count > entry.told_count:
             return True
+        if self._is_unlimited:
+            return not entry.told_unlimited and entry.holder not in self._forgotten
         if not entry.count or entry.holder in self._forgotten:
             return False
         less = self.is_scarce and entry.target < min(entry.told_target, entry.count)
@@ -324,6 +334,7 @@ class PermitLedger:
     def _grant(self, entry: Entry) -> Grant:
         entry.revision += 1
         entry.told_count, entry.told_target = entry.count, entry.target
+        entry.told_unlimited = self._is_unlimited
         return Grant(
             entry.holder,
             entry.serial,
@@ -336,5 +347,5 @@ class PermitLedger:
             entry.odd,
             max(0.0, entry.turn_ends_at - entry.heard_at) if entry.odd else 0.0,
             self._division.labels(entry),
-            unlimited=self.limit >= UNLIMITED and self._now >= self._quiet_until,
+            unlimited=entry.told_unlimited,
         )

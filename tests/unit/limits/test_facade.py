@@ -268,6 +268,16 @@ def test_a_new_ledger_learns_the_window_from_the_first_that_talks() -> None:
     assert (cluster.slots.leased, limits.slots.available(1.0)) == (50, 0)
 
 
+def test_who_comes_to_a_new_ledger_is_told_when_its_quiet_time_is_over() -> None:
+    cluster, limits = ClusterLimits(restarted_at=0.0), _holder("a", 5)
+    _talk(cluster, 1.0, limits)
+    assert _admit(limits, 1.0) == []
+    now = cluster.wake_at
+    assert now <= 10.0
+    _talk(cluster, now, limits)
+    assert len(_admit(limits, now)) == 5
+
+
 def test_slots_and_permits_come_with_one_message() -> None:
     cluster, limits = ClusterLimits(), _holder("a", 20)
     cluster.window.restore(8, 0.0)
