@@ -36,6 +36,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("08_rollout_pool.py", ("11",), "local", "= delivered 10 + dropped {'environment': 1}"),
         ("09_evaluation.py", ("4",), "local", "held out, greedy"),
         ("10_executor.py", ("3",), "cluster", "MemoryError"),
+        ("11_async_rl.py", ("3",), "local", "groups by age {0: "),
     ],
 )
 def test_an_example_runs_and_says_something(
@@ -79,5 +80,6 @@ def test_every_example_is_run() -> None:
         "08_rollout_pool.py",
         "09_evaluation.py",
         "10_executor.py",
+        "11_async_rl.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run
