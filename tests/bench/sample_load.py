@@ -66,6 +66,7 @@ def wait_for_samplers() -> None:
     wanted = int(os.environ.get("TINKER_RAY_MIN_SAMPLERS", "1"))
     while sum(len(inventory["holders"]) for inventory in inventories()) < wanted:
         time.sleep(0.1)
+    time.sleep(1.0)  # until the client has heard from them, too
 
 
 class Bare:
@@ -163,12 +164,12 @@ def main() -> None:
     ]
     many = [prompts[number % len(prompts)] for number in range(options.samples)]
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(draw(sampler, many[: options.warm_up], params, options.width))
-    told = 0
-    if options.client == "cluster":
+    is_cluster = options.client == "cluster"
+    if is_cluster:
         wait_for_samplers()
-        told = messages()
-    pids = actor_pids() if options.client == "cluster" else set()
+    loop.run_until_complete(draw(sampler, many[: options.warm_up], params, options.width))
+    told = messages() if is_cluster else 0
+    pids = actor_pids() if is_cluster else set()
     if options.barrier:
         print("ready", flush=True)  # noqa: T201
         sys.stdin.readline()
