@@ -55,28 +55,47 @@ async def train(
     directory.logger = open_loggers(config.loggers, directory.path, config=settings)
     progress.status(f"connecting to {config.base_url}")
     async with ServiceClient(base_url=config.base_url) as service:
-        store = ModelStore(service, config, directory, progress)
-        training = await store.open()
-        tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
-        directory.retention = _kept_by_accuracy(service, config, directory)
-        async with RolloutPool(
-            config.workers,
-            groups_per_worker=config.groups_per_worker,
-            far_bytes=config.far_bytes,
-        ) as pool:
-            loop = Loop(
-                config,
-                dataset=make_dataset(config, tokenizer),
-                training=training,
-                pool=pool,
-                directory=directory,
-                progress=progress,
-                decode=tokenizer.decode,
-                mode=mode,
-                penalty=await _penalty(service, config),
-                reopen=store.reopen,
-            )
-            return await loop.run()
+        return await train_on(
+            service, config, directory, progress=progress, mode=mode, make_dataset=make_dataset
+        )
+
+
+async def train_on(  # noqa: PLR0913 - the parts of a run
+    service: ServiceClient,
+    config: RunConfig,
+    directory: RunDirectory,
+    *,
+    progress: Progress,
+    mode: str,
+    make_dataset: MakeDataset,
+) -> Summary:
+    """Do the same on a service that is open, and stays so.
+
+    Raises:
+        TinkerError: The service or every rollout failed.
+    """
+    store = ModelStore(service, config, directory, progress)
+    training = await store.open()
+    tokenizer = cast("Tokenizer", await asyncio.to_thread(training.get_tokenizer))
+    directory.retention = _kept_by_accuracy(service, config, directory)
+    async with RolloutPool(
+        config.workers,
+        groups_per_worker=config.groups_per_worker,
+        far_bytes=config.far_bytes,
+    ) as pool:
+        loop = Loop(
+            config,
+            dataset=make_dataset(config, tokenizer),
+            training=training,
+            pool=pool,
+            directory=directory,
+            progress=progress,
+            decode=tokenizer.decode,
+            mode=mode,
+            penalty=await _penalty(service, config),
+            reopen=store.reopen,
+        )
+        return await loop.run()
 
 
 async def _penalty(service: ServiceClient, config: RunConfig) -> ReferencePenalty | None:
