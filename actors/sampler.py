@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.border import portable
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tinker_ray.wire.request import SampleRequest
 
 
+AT_ONCE = 16
+"""Samples of a batch that are begun in one turn of the event loop."""
 MAX_UNWANTED = 4096
 """Cancelled samples that are remembered until they arrive; most have ended and never will."""
 
@@ -134,7 +137,7 @@ class SamplerActor:
         self._is_ending = False
         self._counts: Counter[str] = Counter()
         self._conversations: OrderedDict[str, None] = OrderedDict()
-        self._drawing: dict[str, asyncio.Task[None]] = {}
+        self._drawing: dict[str, asyncio.Task[Outcome]] = {}
         self._unwanted: dict[str, None] = {}
 
     def __repr__(self) -> str:
@@ -151,24 +154,24 @@ class SamplerActor:
         done: Outcomes = []
         some_done = asyncio.Event()
 
-        async def draw(number: int, item: SampleItem) -> None:
-            outcome: Outcome = StaleHandleError("nobody waited for the sample any more")
-            try:
-                if item.key not in self._unwanted:
-                    outcome = await self._outcome(item)
-            finally:  # cancelled or not, it is answered
-                self._drawing.pop(item.key, None)
-                self._load -= 1
-                self._counts["drawn"] += 1
-                done.append((number, outcome))
-                some_done.set()
+        def ended(number: int, key: str, task: asyncio.Task[Outcome]) -> None:
+            self._drawing.pop(key, None)
+            self._load -= 1
+            self._counts["drawn"] += 1
+            done.append((number, _unwanted() if task.cancelled() else task.result()))
+            some_done.set()
 
         self._load += len(batch)
-        tasks = [asyncio.create_task(draw(number, item)) for number, item in enumerate(batch)]
-        self._drawing.update(
-            {item.key: task for item, task in zip(batch, tasks, strict=True) if item.key}
-        )
+        tasks: list[asyncio.Task[Outcome]] = []
         try:
+            for number, item in enumerate(batch):
+                task = asyncio.create_task(self._outcome(item))
+                task.add_done_callback(partial(ended, number, item.key))
+                tasks.append(task)
+                if item.key:
+                    self._drawing[item.key] = task
+                if len(tasks) % AT_ONCE == 0:  # what is under way goes on meanwhile
+                    await asyncio.sleep(0)
             num_left = len(tasks)
             while num_left:
                 await some_done.wait()
@@ -177,6 +180,7 @@ class SamplerActor:
                 num_left -= len(finished)
                 yield Answered(finished, self._load)
         finally:
+            self._load -= len(batch) - len(tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -216,6 +220,8 @@ class SamplerActor:
         await self._sampling.aclose()
 
     async def _outcome(self, item: SampleItem) -> Outcome:
+        if item.key in self._unwanted:
+            return _unwanted()
         try:
             return await self._sampling.sample(item.request, item.retry, item.carrier, item.traffic)
         except Exception as error:  # noqa: BLE001 - the border of an actor call
@@ -247,3 +253,7 @@ class SamplerActor:
             attributes=attributes,
             carrier=carrier,
         )
+
+
+def _unwanted() -> StaleHandleError:
+    return StaleHandleError("nobody waited for the sample any more")

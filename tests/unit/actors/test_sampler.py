@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors import lease_keeper
-from actors.sampler import MAX_UNWANTED, Outcomes, SampleItem, SamplerActor
+from actors.sampler import AT_ONCE, MAX_UNWANTED, Outcomes, SampleItem, SamplerActor
 from actors.session import SessionActor
 from tests.fakes.toy_service import ToyService, ToyTransport, toy_sample
 from tests.unit.actors.conftest import SERVICE, request, until
@@ -237,6 +237,20 @@ async def test_a_cancellation_that_comes_before_its_sample_keeps_it_from_being_d
     assert isinstance(outcomes[1], StaleHandleError)
     assert [expected_tokens(0), expected_tokens(2)] == [tokens(outcomes[0]), tokens(outcomes[2])]
     assert 2 == len(toy.sampled)
+
+
+async def test_samples_of_a_long_batch_that_are_cancelled_as_they_begin_are_answered(
+    toy: ToyService,
+) -> None:
+    async with session(toy) as ledger, sampler(ledger, ToyTransport(toy)) as actor:
+        items = [SampleItem(request(seed), key=f"k{seed}") for seed in range(3 * AT_ONCE)]
+        drawing = asyncio.create_task(collected(actor, items))
+        await asyncio.sleep(0)
+        await actor.cancel([item.key for item in items])  # begun, about to begin, or not yet
+        outcomes = dict(await drawing)
+        assert set(range(3 * AT_ONCE)) == set(outcomes)
+        assert {StaleHandleError} == {type(outcome) for outcome in outcomes.values()}
+        assert 0 == actor.state().load
 
 
 async def test_cancellations_of_what_never_comes_are_forgotten(toy: ToyService) -> None:
