@@ -1,10 +1,8 @@
 """Rollouts that go on while training does: groups are at most so many versions of the weights old.
 
-Each episode waits for 0.1 s, as for a tool or a judge elsewhere. With max_staleness 0 training and
-rollouts take turns; with 1 the groups of the next step are drawn while this one is trained. The
-same in settings: `tinker-ray train FILE --set max_staleness=1`. Run, here or on Ray:
-
-    python examples/11_async_rl.py [STEPS] [MAX_STALENESS]
+Each episode waits for 0.1 s, as for a tool elsewhere. With MAX_STALENESS 0 training and rollouts
+take turns; with 1 the groups of the next step are drawn while this one is trained.
+Run: python examples/11_async_rl.py [STEPS] [MAX_STALENESS]
 """
 
 import asyncio
@@ -44,7 +42,9 @@ class SlowGroup(AdderGroup):
 def problems(dataset: AdderDataset) -> Iterator[SlowGroup]:
     """Yield groups without end; the pool takes one when there is room for it."""
     for step in itertools.count():
-        yield from (SlowGroup(one.prompt, one.answer, one.size) for one in dataset.batch(step))
+        for one in dataset.batch(step):
+            if isinstance(one, AdderGroup):
+                yield SlowGroup(one.prompt, one.answer, one.size)
 
 
 async def main() -> None:
