@@ -60,6 +60,7 @@ bench: .venv/.installed-dev ## the benchmarks; they print and write what they me
 	@$(BIN)/python -m tests.bench.bench_limits --out tests/bench/results/limits.json
 	@$(BIN)/python -m tests.bench.bench_labels --out tests/bench/results/labels.json
 	@$(BIN)/python -m tests.bench.bench_kills --out tests/bench/results/kills.json
+	@$(BIN)/python -m tests.bench.bench_training_kills --out tests/bench/results/training_kills.json
 	@$(BIN)/python -m tests.bench.sim_scale --out tests/bench/results/scale.json
 
 chaos: .venv/.installed-dev ## the long chaos tests too; reproducible from the seed that they print
