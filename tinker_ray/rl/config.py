@@ -17,6 +17,7 @@ from tinker_ray.errors import ConfigurationError
 from tinker_ray.rl.logger import TrackerNames
 from tinker_ray.rollouts.far import FAR_BYTES
 
+EvalFailure = Literal["raise", "report"]
 PolicyLoss = Literal["importance_sampling", "ppo", "cispo"]
 
 
@@ -50,10 +51,15 @@ class RunConfig(BaseModel):
         loss_fn: The policy-gradient loss.
         loss_fn_config: Its settings, such as clip thresholds.
         eval_every: Steps between evaluations; 0 evaluates before and after only.
+        eval_beside: Whether an evaluation judges a snapshot while the next steps train, one at a
+            time. Each evaluated step is then a checkpoint, too. False makes training wait.
+        eval_failure: What becomes of a run whose evaluation on the way fails: ``raise`` ends it
+            with that error after the step under way, ``report`` says so and goes on.
         eval_problems: Held-out problems.
         eval_samples: Episodes per held-out problem.
         checkpoint_every: Steps between checkpoints.
-        target_accuracy: Ends the run early at an evaluation that reaches it.
+        target_accuracy: Ends the run early at an evaluation that reaches it, with the weights that
+            it judged: steps that were trained meanwhile are taken back.
         workers: Rollout workers.
         groups_per_worker: Groups that a worker runs at once.
         far_bytes: On a cluster, from which size on, in bytes of tokens and logprobs, the
@@ -86,6 +92,8 @@ class RunConfig(BaseModel):
     loss_fn: PolicyLoss = "importance_sampling"
     loss_fn_config: dict[str, float] = Field(default_factory=dict)
     eval_every: int = Field(default=5, ge=0)
+    eval_beside: bool = True
+    eval_failure: EvalFailure = "raise"
     eval_problems: int = Field(default=128, ge=1)
     eval_samples: int = Field(default=4, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
@@ -103,6 +111,15 @@ class RunConfig(BaseModel):
                 f"oversample={self.oversample} needs max_staleness: 0 keeps the run on-policy"
             )
         return self
+
+    def reaches_target(self, accuracy: float | None) -> bool:
+        """Say whether an evaluation ends the run."""
+        target = self.target_accuracy
+        return target is not None and accuracy is not None and accuracy >= target
+
+    def is_due(self, steps_done: int, every: int) -> bool:
+        """Say whether something is done after so many steps: every so often, and at the end."""
+        return every > 0 and (steps_done % every == 0 or steps_done == self.steps)
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -46,13 +46,20 @@ class Evaluator:
         self._progress = progress
         self._decode = decode
 
-    async def evaluate(self, sampler: SamplingClient, name: str) -> Measure:
-        """Evaluate a policy under a name: ``before``, ``after``, or any other on the way.
+    async def evaluate(
+        self, sampler: SamplingClient, name: str, *, is_alone: bool = True
+    ) -> Measure:
+        """Evaluate a policy.
+
+        Args:
+            sampler: Draws from it.
+            name: ``before``, ``after``, or any other on the way.
+            is_alone: Whether nothing else has a status to show meanwhile.
 
         Raises:
             RolloutFailedError: Not one group came to its end.
         """
-        groups = await self._gather(sampler.with_label(LABEL, WEIGHT), name)
+        groups = await self._gather(sampler.with_label(LABEL, WEIGHT), name, is_alone=is_alone)
         await fetch_shown(groups)
         self._directory.write_transcript(name, render(f"held out, {name}", groups, self._decode))
         if name in {"before", "after"}:
@@ -60,7 +67,9 @@ class Evaluator:
             self._progress.excerpts(f"held-out problems, {name} training:", excerpts)
         return measure(groups)
 
-    async def _gather(self, sampler: SamplingClient, name: str) -> Sequence[FinishedGroup]:
+    async def _gather(
+        self, sampler: SamplingClient, name: str, *, is_alone: bool
+    ) -> Sequence[FinishedGroup]:
         place = "ends" if name in {"before", "after"} else "steps"
         params = RolloutParams(
             max_tokens=self._config.max_tokens, seed=derive_seed(self._config.seed, "eval", place)
@@ -68,7 +77,8 @@ class Evaluator:
         builders, ledger = self._dataset.held_out(), StepLedger()
         groups: list[FinishedGroup] = []
         async for group in self._pool.run(builders, sampler, params, on_drop=ledger.drop):
-            groups.append(ledger.deliver(group, self._pool.account))
-            self._progress.status(f"evaluation {name} {len(groups)}/{len(builders)}")
+            groups.append(ledger.deliver(group))
+            if is_alone:
+                self._progress.status(f"evaluation {name} {len(groups)}/{len(builders)}")
         ledger.require_groups()
         return sorted(groups, key=lambda group: group.index)

@@ -1,8 +1,9 @@
 """The policy-gradient loop: groups, an update, a line in the record, now and then a checkpoint.
 
-Whether it is synchronous is a matter of its source of groups. Knows clients, a pool and a run
-directory; neither Ray nor signals. Invariant: what the run directory says of steps and groups is
-what the checkpoint of its manifest holds, or is taken back before the run goes on.
+Whether it is synchronous is a matter of its source of groups; evaluations run beside it. Knows
+clients, a pool and a run directory; neither Ray nor signals. Invariants: what the run directory
+says of steps and groups is what the checkpoint of its manifest holds, or is taken back before the
+run goes on; a run that reached its target ends with the weights that did.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tinker_ray.clients.training import TrainingClient
 from tinker_ray.errors import APIStatusError, RequestFailedError, TinkerError
 from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.evaluation import Evaluator
+from tinker_ray.rl.examiner import Examined, Examiner, SampleFrom
 from tinker_ray.rl.measure import measure
 from tinker_ray.rl.outcome import FinishedGroup
 from tinker_ray.rl.policy import LivePolicy
@@ -54,6 +56,7 @@ class Loop:
         mode: str,
         penalty: ReferencePenalty | None = None,
         reopen: Reopen | None = None,
+        sample_from: SampleFrom | None = None,
     ) -> None:
         self._config = config
         self._dataset = dataset
@@ -65,6 +68,7 @@ class Loop:
         self._mode = mode
         self._penalty = penalty
         self._reopen = reopen
+        self._sample_from = sample_from
         self._evaluator = Evaluator(
             config,
             dataset=dataset,
@@ -87,7 +91,9 @@ class Loop:
             try:
                 sampler = await self._training.save_weights_and_get_sampling_client_async()
                 await self._measure_before(sampler)
-                return await self._finish(await self._train(sampler))
+                async with aclosing(self._open_examiner()) as examiner:
+                    sampler = await self._train(sampler, examiner)
+                return await self._finish(sampler)
             except (APIStatusError, RequestFailedError, RolloutFailedError) as error:
                 await self._restore(error)
 
@@ -100,10 +106,19 @@ class Loop:
             )
             self._progress.say(f"held-out accuracy before training: {measured.accuracy:.3f}")
 
-    async def _train(self, sampler: SamplingClient) -> SamplingClient:
+    def _open_examiner(self) -> Examiner:
+        return Examiner(
+            self._config, self._evaluator, self._directory, self._progress, self._began_s
+        )
+
+    async def _train(self, sampler: SamplingClient, examiner: Examiner) -> SamplingClient:
+        """Do the steps that are left; returns what draws from the last of the run."""
         records = self._directory.steps()
-        if records and self._reaches_target(records[-1].eval_accuracy):
-            return sampler  # cut off between its last checkpoint and its summary
+        if records and self._config.reaches_target(records[-1].eval_accuracy):
+            return sampler  # cut off between its target and its summary
+        await examiner.take_up(sampler, self._sample_from)
+        if not self._config.eval_beside and (reached := await examiner.take()):
+            return self._go_back(reached)
         first = self._directory.manifest.steps_done
         updater = Updater(self._config, self._training, self._penalty)
         async with aclosing(self._open_source(sampler, first)) as source:
@@ -111,12 +126,46 @@ class Loop:
                 record, sampler = await self._step(step, sampler, source, updater)
                 self._directory.append_step(record)
                 self._progress.step(record, self._config.steps)
-                reached = self._reaches_target(record.eval_accuracy)
-                if reached or self._is_due(step, self._config.checkpoint_every):
-                    await self._checkpoint(step + 1)
-                if reached:
-                    break
-        return sampler
+                reached = await self._judge_and_save(step + 1, sampler, examiner)
+                if reached is not None:
+                    return self._go_back(reached)
+        self._progress.status("waiting for the last evaluation")
+        reached = await examiner.take()
+        return sampler if reached is None else self._go_back(reached)
+
+    async def _judge_and_save(
+        self, steps_done: int, sampler: SamplingClient, examiner: Examiner
+    ) -> Examined | None:
+        """Evaluate and save what is due after a step.
+
+        Returns:
+            The evaluation that reached the target, of this step or an earlier one.
+        """
+        is_judged = self._config.is_due(steps_done, self._config.eval_every)
+        reached: Examined | None = None
+        if is_judged or examiner.is_done:
+            if not examiner.is_done and examiner.step is not None:
+                self._progress.status(f"waiting for the evaluation of step {examiner.step}")
+            reached = await examiner.take()
+        if reached is None and is_judged:
+            examiner.begin(steps_done, sampler)
+            if not self._config.eval_beside:
+                reached = await examiner.take()
+        is_here = reached is not None and reached.step == steps_done
+        is_due = self._config.is_due(steps_done, self._config.checkpoint_every)
+        if is_here or (reached is None and (is_due or examiner.step == steps_done)):
+            await self._checkpoint(steps_done, is_judged=examiner.step != steps_done)
+        return reached
+
+    def _go_back(self, reached: Examined) -> SamplingClient:
+        """End the run where its target was reached."""
+        meanwhile = self._directory.steps()[-1].step - reached.step
+        if meanwhile:
+            self._progress.say(
+                f"step {reached.step} reached the target: {meanwhile} later steps are taken back"
+            )
+        self._directory.go_back(reached.step)
+        return reached.sampler
 
     def _open_source(self, sampler: SamplingClient, version: int) -> GroupSource:
         policy = LivePolicy(sampler.with_label(LABEL, WEIGHT), version)
@@ -141,9 +190,6 @@ class Loop:
         record = self._record(step, update, source, began_s, ended_s)
         await fetch_shown(update.groups)
         self._write_transcript(step, update)
-        if self._config.eval_every and self._is_due(step, self._config.eval_every):
-            evaluated = await self._evaluator.evaluate(sampler, f"eval-{step + 1:04d}")
-            record = record.model_copy(update={"eval_accuracy": evaluated.accuracy})
         return record, sampler
 
     async def _watched(self, step: int, source: GroupSource) -> AsyncIterator[FinishedGroup]:
@@ -181,10 +227,11 @@ class Loop:
             num_dropped_groups=sum(record.dropped is not None for record in ended),
             num_tokens=measured.num_tokens,
             tokens_per_s=measured.num_tokens / (ended_s - began_s),
-            peak_in_flight=ledger.peak_in_flight,
+            peak_in_flight=ledger.account.peak_in_flight,
             rollout_s=update.gathered_s - began_s,
             train_s=ended_s - update.gathered_s,
             step_s=ended_s - began_s,
+            elapsed_s=ended_s - self._began_s,
             selection=ledger.selection.take().metrics(),
         )
 
@@ -194,7 +241,7 @@ class Loop:
         text = render(title, update.groups, self._decode)
         self._directory.write_transcript(f"step-{step + 1:04d}", text)
 
-    async def _checkpoint(self, steps_done: int) -> None:
+    async def _checkpoint(self, steps_done: int, *, is_judged: bool = True) -> None:
         if self._directory.manifest.steps_done == steps_done:
             return
         self._progress.status(f"step {steps_done}/{self._config.steps}: checkpoint")
@@ -209,7 +256,7 @@ class Loop:
                 }
             )
         )
-        await self._directory.delete_superfluous_checkpoints()
+        await self._directory.delete_superfluous_checkpoints(is_judged=is_judged)
 
     async def _restore(self, error: TinkerError) -> None:
         """Go back to the last checkpoint.
@@ -247,10 +294,3 @@ class Loop:
         self._directory.write_summary(summary)
         self._directory.write_manifest(manifest.model_copy(update={"finished": True}))
         return summary
-
-    def _is_due(self, step: int, every: int) -> bool:
-        return (step + 1) % every == 0 or step + 1 == self._config.steps
-
-    def _reaches_target(self, accuracy: float | None) -> bool:
-        target = self._config.target_accuracy
-        return target is not None and accuracy is not None and accuracy >= target

@@ -189,6 +189,7 @@ class RolloutPool:
         first_index: int = 0,
         indices: Iterable[int] | None = None,
         on_drop: OnDrop | None = None,
+        account: Account | None = None,
     ) -> AsyncGenerator[FinishedGroup]:
         """Run a group of environments per builder and yield the groups as they finish.
 
@@ -204,6 +205,7 @@ class RolloutPool:
             first_index: The number of the first builder.
             indices: The numbers of the builders, ascending, where they do not follow each other.
             on_drop: Called with each group that will not come.
+            account: Filled in as the run goes on; by default a new one.
 
         Raises:
             RolloutsHaltedError: Nothing worked any more.
@@ -223,7 +225,7 @@ class RolloutPool:
                 indices=itertools.count(first_index) if indices is None else indices,
                 on_drop=on_drop,
             ),
-            dispatcher=self._dispatcher(Pace(pacing, live.version)),
+            dispatcher=self._dispatcher(Pace(pacing, live.version), account),
             owner=self,
         )
         self.account, self._newest = run.account, run
@@ -246,8 +248,9 @@ class RolloutPool:
         """Say what the newest run has kept and cut since this was last asked."""
         return self._newest.selection.take() if self._newest else SelectionAccount()
 
-    def _dispatcher(self, pace: Pace) -> Dispatcher:
+    def _dispatcher(self, pace: Pace, account: Account | None) -> Dispatcher:
         return Dispatcher(
+            account=account,
             retries=self._retries,
             window=self._window,
             pace=pace,

@@ -76,6 +76,11 @@ class Progress:
         )
         self._console.print(Text(_row(cells)))
 
+    def evaluated(self, step: int, steps: int, accuracy: float) -> None:
+        """Print the row of an evaluation, which may come after those of later steps."""
+        cells = (f"{step}/{steps}", "", "", f"{accuracy:.3f}")
+        self._console.print(Text(_row(cells)))
+
     def excerpts(self, title: str, excerpts: list[Excerpt]) -> None:
         """Print a few episodes, good ones in green."""
         self._console.print(Text(title, style="bold"))

@@ -23,8 +23,9 @@ class StepRecord(_Record):
         reward: Mean return of the training episodes.
         accuracy: Share of them that solved their problem.
         eval_accuracy: The same on held-out problems, drawn with the weights after this step; None
-            if
-            there was no evaluation.
+            if there was no evaluation, or it has not ended yet.
+        eval_s: How long the evaluation took.
+        eval_elapsed_s: When it ended, as ``elapsed_s``.
         entropy: Per token, estimated from the sampled logprobs.
         kl_sample_train: Between sampler and trainer, estimated on the batch.
         loss: The batch's loss as the service reports it.
@@ -40,6 +41,7 @@ class StepRecord(_Record):
         rollout_s: Time for the rollouts.
         train_s: Time for forward_backward, optim_step and the new sampling client.
         step_s: Time for all of the step, evaluation excluded.
+        elapsed_s: Seconds of the run until the step was done, over all resumes.
         selection: What was kept and what was cut (see
             :meth:`tinker_ray.rollouts.SelectionAccount.metrics`).
     """
@@ -48,6 +50,8 @@ class StepRecord(_Record):
     reward: float
     accuracy: float
     eval_accuracy: float | None = None
+    eval_s: float | None = None
+    eval_elapsed_s: float | None = None
     entropy: float
     kl_sample_train: float
     loss: float
@@ -62,6 +66,7 @@ class StepRecord(_Record):
     rollout_s: float
     train_s: float
     step_s: float
+    elapsed_s: float = 0.0
     selection: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("*", mode="before")

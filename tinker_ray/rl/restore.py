@@ -7,6 +7,7 @@ saved something.
 
 from __future__ import annotations
 
+from tinker_ray.clients.sampling import SamplingClient
 from tinker_ray.clients.service import ServiceClient
 from tinker_ray.clients.training import TrainingClient
 from tinker_ray.core.far_operation import NOTHING
@@ -18,6 +19,7 @@ from tinker_ray.errors import (
     RequestFailedError,
     TinkerError,
 )
+from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.record import Manifest
 from tinker_ray.rl.run_directory import RunDirectory
@@ -48,7 +50,11 @@ class ModelStore:
         self._num_restores = 0
 
     async def open(self) -> TrainingClient:
-        """Open the model of the last checkpoint; a new one if there is none, or it is gone."""
+        """Open the model of the last checkpoint; a new one if there is none, or it is gone.
+
+        If an earlier step reached the target of the run, it is the checkpoint of that step.
+        """
+        self._go_back_to_target()
         checkpoint = self._directory.manifest.checkpoint
         try:
             return await self._open()
@@ -130,6 +136,27 @@ class ModelStore:
         return await self._service.create_lora_training_client_async(
             config.base_model, rank=config.rank, seed=config.seed
         )
+
+    async def sample_from(self, checkpoint: str) -> SamplingClient | None:
+        """Open a checkpoint to sample from it; None if it is gone."""
+        try:
+            model = await self._service.create_training_client_from_state_async(checkpoint)
+            return await model.save_weights_and_get_sampling_client_async()
+        except (NotFoundError, RequestFailedError):
+            return None
+
+    def _go_back_to_target(self) -> None:
+        """Take back what was trained while an evaluation reached the target.
+
+        The run does so by itself, unless it is killed in that moment.
+        """
+        config, steps_done = self._config, self._directory.manifest.steps_done
+        if not isinstance(config, RunConfig) or config.target_accuracy is None:
+            return
+        for record in self._directory.steps():
+            if record.step < steps_done and config.reaches_target(record.eval_accuracy):
+                self._directory.go_back(record.step)
+                return
 
     async def _is_lost(self, lost: TrainingClient, error: TinkerError) -> bool:
         if isinstance(error, RolloutFailedError):

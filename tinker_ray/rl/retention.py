@@ -166,6 +166,7 @@ class Retention:
         self._rule = rule
         self._store = store
         self._saved = list(saved)
+        self._unjudged: set[str] = set()
         self._warned = False
 
     @property
@@ -173,16 +174,37 @@ class Retention:
         """The paths of the checkpoints that there are, oldest first."""
         return [checkpoint.path for checkpoint in self._saved]
 
-    async def add(self, path: str, score: float | None = None) -> None:
+    async def add(self, path: str, score: float | None = None, *, is_judged: bool = True) -> None:
         """Take a new checkpoint in, and delete what it makes superfluous.
 
         Call it when a resume would begin from the new one.
+
+        Args:
+            path: Of the checkpoint.
+            score: How good it is; None if that was not measured.
+            is_judged: Whether the score is final; else the checkpoint stays until :meth:`judge`.
         """
         self._saved.append(Saved(path, score))
-        if not superfluous(self._saved, self._rule):
+        if not is_judged:
+            self._unjudged.add(path)
+        await self._delete_superfluous()
+
+    async def judge(self, path: str, score: float | None) -> None:
+        """Say how good a checkpoint is, and delete what is superfluous by that."""
+        self._unjudged.discard(path)
+        self._saved = [Saved(path, score) if one.path == path else one for one in self._saved]
+        await self._delete_superfluous()
+
+    def hold(self, path: str) -> None:
+        """Keep a checkpoint, of an earlier part of the run, until it is judged."""
+        self._unjudged.add(path)
+
+    async def _delete_superfluous(self) -> None:
+        if not superfluous(self._saved, self._rule, self._unjudged):
             return
         try:
-            for checkpoint in superfluous(self._saved, self._rule, await self._store.in_use()):
+            in_use = self._unjudged.union(await self._store.in_use())
+            for checkpoint in superfluous(self._saved, self._rule, in_use):
                 await self._store.delete(checkpoint.path)
                 self._saved.remove(checkpoint)
         except TinkerError as error:

@@ -71,6 +71,38 @@ class RunDirectory:
         if self.logger is not None:
             self.logger.log(record.step, numbers_of(record.model_dump()) | record.selection)
 
+    async def add_evaluation(
+        self, step: int, *, accuracy: float, eval_s: float, ended_s: float
+    ) -> None:
+        """Write an evaluation into the line of the step whose weights it judged.
+
+        The logger hears of it at that step, too, though later ones were logged before.
+        """
+        found = {"eval_accuracy": accuracy, "eval_s": eval_s, "eval_elapsed_s": ended_s}
+        rows = [row | found if row["step"] == step else row for row in self.rows()]
+        text = "".join(f"{json.dumps(row, separators=(',', ':'))}\n" for row in rows)
+        _replace(self.path / "metrics.jsonl", text)
+        if self.logger is not None:
+            self.logger.log(step, found)
+        await self.release_checkpoint(step, accuracy)
+
+    async def release_checkpoint(self, step: int, score: float | None = None) -> None:
+        """Say how good the checkpoint of a step is, for which retention waited."""
+        path = self.checkpoint_of(step)
+        if self.retention is not None and path is not None:
+            await self.retention.judge(path, score)
+
+    def checkpoint_of(self, step: int) -> str | None:
+        """Look up the newest checkpoint of so many steps; None if there was none."""
+        paths = [line["path"] for line in self.checkpoints() if line["steps_done"] == step]
+        return paths[-1] if paths else None
+
+    def go_back(self, steps_done: int) -> None:
+        """Let the run stand at an earlier checkpoint, which there is, and forget the rest."""
+        update = {"steps_done": steps_done, "checkpoint": self.checkpoint_of(steps_done)}
+        self.write_manifest(self.manifest.model_copy(update=update))
+        self.forget_after(steps_done)
+
     def append_groups(self, records: Sequence[GroupRecord]) -> None:
         """Add lines to ``groups.jsonl``."""
         if records:
@@ -98,12 +130,17 @@ class RunDirectory:
         line = json.dumps({"steps_done": steps_done, "path": checkpoint})
         _append(self.path / "checkpoints.jsonl", line)
 
-    async def delete_superfluous_checkpoints(self) -> None:
-        """Keep to the rule of retention; call it when the manifest speaks of the newest one."""
+    async def delete_superfluous_checkpoints(self, *, is_judged: bool = True) -> None:
+        """Keep to the rule of retention; call it when the manifest speaks of the newest one.
+
+        Args:
+            is_judged: Whether nothing more will be known of how good the newest one is; else it
+                stays until :meth:`add_evaluation` or :meth:`release_checkpoint` says so.
+        """
         if self.retention is not None and self.manifest.checkpoint is not None:
             scores = {row["step"]: row.get("eval_accuracy") for row in self.rows()}
             score = scores.get(self.manifest.steps_done)
-            await self.retention.add(self.manifest.checkpoint, score)
+            await self.retention.add(self.manifest.checkpoint, score, is_judged=is_judged)
 
     def steps(self) -> list[StepRecord]:
         """Read ``metrics.jsonl``."""

@@ -71,11 +71,11 @@ class StepLedger:
 
     Attributes:
         selection: What was kept and what was cut in the step.
-        peak_in_flight: Most groups that ran at once.
+        account: Of the run of the pool that the groups come from.
     """
 
     selection: Selection = field(default_factory=Selection)
-    peak_in_flight: int = 0
+    account: Account = field(default_factory=Account)
     _keys: dict[int, str | None] = field(default_factory=dict)
     _trained: list[FinishedGroup] = field(default_factory=list)
     _dropped: list[DroppedGroup] = field(default_factory=list)
@@ -85,11 +85,10 @@ class StepLedger:
         self._keys[index] = key_of(builder)
         return builder
 
-    def deliver(self, group: FinishedGroup, account: Account) -> FinishedGroup:
+    def deliver(self, group: FinishedGroup) -> FinishedGroup:
         """Note a group that is trained on."""
         self._trained.append(group)
         self.selection.deliver(group, group.seconds)
-        self.peak_in_flight = account.peak_in_flight
         return group
 
     def drop(self, group: DroppedGroup) -> None:
@@ -174,14 +173,16 @@ class BatchSource:
         first = step * self.groups_per_step
         for number, builder in enumerate(builders):
             self.ledger.offer(first + number, builder)
+        self.ledger.account = Account()
         async for group in self._pool.run(
             builders,
             self._policy,
             self._params,
             first_index=first,
             on_drop=self.ledger.drop,
+            account=self.ledger.account,
         ):
-            yield self.ledger.deliver(group, self._pool.account)
+            yield self.ledger.deliver(group)
 
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw the next step with new weights."""
@@ -216,7 +217,6 @@ class StreamSource:
         self._pool = pool
         self._policy = policy
         self._batch: tuple[int, Sequence[EnvGroupBuilder]] = (-1, ())
-        self._account: Account | None = None
         self._drops_in_a_row = 0
         ended_before = {record.index for record in ended}
         dropped = sum(record.dropped is not None for record in ended)
@@ -228,6 +228,7 @@ class StreamSource:
             pacing=Pacing(self.groups_per_step, config.max_staleness or 0, config.oversample),
             indices=_without(ended_before),
             on_drop=self._drop,
+            account=self.ledger.account,
         )
 
     async def groups(self, step: int) -> AsyncGenerator[FinishedGroup]:
@@ -237,10 +238,8 @@ class StreamSource:
             group = await anext(self._stream, None)
             if group is None:
                 return
-            if self._account is None:
-                self._account = self._pool.account  # before an evaluation's takes its place
             self._drops_in_a_row = 0
-            yield self.ledger.deliver(group, self._account)
+            yield self.ledger.deliver(group)
 
     def publish(self, sampler: Sampler, version: int) -> None:
         """Draw what starts from now on with new weights; more may start."""

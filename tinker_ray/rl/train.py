@@ -94,6 +94,7 @@ async def train_on(  # noqa: PLR0913 - the parts of a run
             mode=mode,
             penalty=await _penalty(service, config),
             reopen=store.reopen,
+            sample_from=store.sample_from,
         )
         return await loop.run()
 

@@ -95,6 +95,7 @@ class Dispatcher:
         halt_after: Failures of the infrastructure in a row that end the run; None leaves it to the
             size of the crew.
         quarantine: Knows the builders that are not to be run.
+        account: Filled in as the run goes on; a new one by default.
     """
 
     def __init__(  # noqa: PLR0913 - what there is to choose
@@ -106,8 +107,9 @@ class Dispatcher:
         group_s: float | None = None,
         halt_after: int | None = None,
         quarantine: Quarantine | None = None,
+        account: Account | None = None,
     ) -> None:
-        self.account = Account()
+        self.account = Account() if account is None else account
         self._budget = RetryBudget() if retries is None else RetryBudget.of(retries)
         self._window = window
         self._pace = pace or Pace()

@@ -26,7 +26,10 @@ from tinker_ray.types import ModelInput, SampleResponse, SamplingParams
 pytestmark = pytest.mark.usefixtures("without_matplotlib")
 
 CONFIG = RunConfig(steps=6, eval_every=2, checkpoint_every=2, seed=5)
-TIMES = {"tokens_per_s", "rollout_s", "train_s", "step_s", "selection", "peak_in_flight"}
+TIMES = {
+    *("tokens_per_s", "rollout_s", "train_s", "step_s", "elapsed_s", "eval_s", "eval_elapsed_s"),
+    *("selection", "peak_in_flight"),
+}
 SIZE = 6
 
 

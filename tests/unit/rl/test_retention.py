@@ -95,6 +95,28 @@ async def test_a_new_checkpoint_makes_an_old_one_go() -> None:
     assert ["a", "c", "b", "d"] == store.deleted
 
 
+async def test_a_checkpoint_that_is_still_to_be_judged_stays_until_it_is() -> None:
+    store = Store()
+    retention = Retention(KeepRule(last=1), store)
+    await retention.add("a", 0.5)
+    await retention.add("b", is_judged=False)
+    for path in ("c", "d"):
+        await retention.add(path)
+    assert (["c"], ["a", "b", "d"]) == (store.deleted, retention.kept)
+    await retention.judge("b", 0.9)
+    assert (["c", "a"], ["b", "d"]) == (store.deleted, retention.kept)
+
+
+async def test_a_checkpoint_of_an_earlier_part_of_the_run_can_be_held() -> None:
+    store = Store()
+    retention = Retention(KeepRule(last=1), store, [Saved("a")])
+    retention.hold("a")
+    await retention.add("b")
+    assert [] == store.deleted
+    await retention.judge("a", None)
+    assert ["a"] == store.deleted
+
+
 async def test_a_deletion_that_fails_is_told_once_and_done_later(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -89,6 +89,19 @@ async def test_the_newest_checkpoint_and_the_most_accurate_one_stay(tmp_path: Pa
     assert ["c1", "c3"] == witness.deleted
 
 
+async def test_an_evaluation_is_written_to_the_step_that_it_judged(tmp_path: Path) -> None:
+    witness = Witness()
+    with closing(open_run(RunConfig(), root=tmp_path)) as directory:
+        directory.logger = witness
+        for step in (1, 2, 3):
+            directory.append_step(record(step, loss=math.nan))
+        await directory.add_evaluation(2, accuracy=0.75, eval_s=1.5, ended_s=9.0)
+        assert [None, 0.75, None] == [step.eval_accuracy for step in directory.steps()]
+        assert [1, 2, 3] == [step.step for step in directory.steps()]
+    expected = {"eval_accuracy": 0.75, "eval_s": 1.5, "eval_elapsed_s": 9.0}
+    assert (2, expected) == witness.rows[-1]
+
+
 def test_a_line_that_a_crash_cut_off_is_forgotten(tmp_path: Path) -> None:
     with closing(open_run(RunConfig(), root=tmp_path)) as directory:
         directory.append_step(record(1))
