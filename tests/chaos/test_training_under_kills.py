@@ -45,13 +45,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(survived: Survived) -> None:
-    """See to it that each step was applied once, by the first and only model of the run."""
+def check(survived: Survived, *, droppable: frozenset[str] = frozenset()) -> None:
+    """See to it that each step was applied once, by the first and only model of the run.
+
+    Args:
+        survived: What became of the run.
+        droppable: Why a group may not have come to a step.
+    """
     steps = survived.summary.steps
     assert list(range(1, steps + 1)) == [record.step for record in survived.steps]
     assert (steps, steps) == (survived.accepted, survived.applied), survived.story
     assert 0 == survived.summary.resumes
-    assert {0} == {record.num_dropped_groups for record in survived.steps}
+    assert len(set(survived.trained)) == len(survived.trained)
+    assert droppable >= survived.dropped
 
 
 def test_a_run_trains_each_step_once_whoever_dies(home: Path) -> None:
@@ -72,7 +78,8 @@ def test_the_reward_rises_to_its_target_whoever_dies(
     config = WHOLE.model_copy(update={"seed": seed, "max_staleness": max_staleness})
     planned = strikes(KINDS, seed=seed, rounds=3)
     survived = asyncio.run(train_under_kills(config, home, planned, seconds=800))
-    check(survived)
+    # groups of workers that wait for a new session's permits may be overtaken by those of others
+    check(survived, droppable=frozenset() if max_staleness is None else frozenset({"stale"}))
     assert set(KINDS) == {strike.kind for strike in survived.strikes}
     assert survived.summary.accuracy_after >= TARGET - 0.05
     assert survived.steps[-1].eval_accuracy is not None

@@ -90,6 +90,8 @@ class Survived:
     Attributes:
         summary: Its own.
         steps: Its steps.
+        trained: The groups that its steps were made of, by index.
+        dropped: Why groups did not come to a step.
         strikes: What was killed.
         applied: Optimizer steps in the last checkpoint, as the engine's optimizer counted them.
         accepted: Optimizer steps of the model in the engine's ledger.
@@ -98,6 +100,8 @@ class Survived:
 
     summary: Summary
     steps: list[StepRecord]
+    trained: list[int]
+    dropped: set[str]
     strikes: list[Strike]
     applied: int
     accepted: int
@@ -137,9 +141,12 @@ async def train_under_kills(
                 print(striker.told)  # noqa: T201 - the story, if the test fails
         assert summary.checkpoint is not None
         model_id = summary.checkpoint.removeprefix("tinker://").partition("/")[0]
+        groups = directory.groups()
         return Survived(
             summary,
             directory.steps(),
+            [group.index for group in groups if group.dropped is None],
+            {group.dropped for group in groups if group.dropped is not None},
             striker.struck,
             _applied(home, summary.checkpoint),
             _accepted(home, model_id),
