@@ -34,8 +34,12 @@ WHOLE = RunConfig(
     checkpoint_every=1,
     keep_checkpoints=1,
     kl_coefficient=1e-3,
+    eval_beside=False,
 )
-"""Asks a sampler for the reference's logprobs, and the checkpoint actor at each step."""
+"""Asks a sampler for the reference's logprobs, and the checkpoint actor at each step.
+
+No step is taken back, as one that trains beside an evaluation may be: all count.
+"""
 
 
 @pytest.fixture
