@@ -153,9 +153,8 @@ class Dispatcher:
     @property
     def wants_room(self) -> bool:
         """Whether more workers would start something at once that those there have no room for."""
-        if self._closed_for is not None or self._roster.freest() is not None:
-            return False
-        return bool(self._retrying) or self._may_start_new()
+        is_full = self._closed_for is None and self._roster.freest() is None
+        return is_full and (bool(self._retrying) or self._may_start_new())
 
     @property
     def wake_at(self) -> float | None:
