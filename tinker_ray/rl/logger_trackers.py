@@ -14,6 +14,9 @@ from typing import Any
 
 from tinker_ray.errors import ConfigurationError
 
+EVALUATED = "eval_"
+EVALUATED_STEP = "evaluated_step"
+
 
 class TensorBoardLogger:
     """Writes event files, which TensorBoard shows; needs no torch.
@@ -63,10 +66,19 @@ class WandbLogger:
             dir=str(directory),
             config=dict(config),
         )
+        self._run.define_metric(f"{EVALUATED}*", step_metric=EVALUATED_STEP)
+        self._newest = 0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a row."""
-        self._run.log(dict(metrics), step=step)
+        """Add a row, or what came late to the newest one, since the service refuses older ones.
+
+        Evaluations carry the step that they judged as ``evaluated_step``, their x-axis.
+        """
+        row = dict(metrics)
+        if any(name.startswith(EVALUATED) for name in row):
+            row[EVALUATED_STEP] = step
+        self._newest = max(self._newest, step)
+        self._run.log(row, step=self._newest)
 
     def close(self) -> None:
         """Send what is left; idempotent."""

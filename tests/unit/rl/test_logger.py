@@ -3,9 +3,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import pytest
@@ -76,6 +78,44 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
 def test_an_unknown_tracker_is_refused_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'excel' is unknown"):
         open_loggers([cast("TrackerName", "excel")], tmp_path)
+
+
+class FakeWandb(ModuleType):
+    """Refuses rows that are older than its newest one, as wandb does."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.rows: dict[int, dict[str, float]] = {}
+        self.axes: dict[str, str] = {}
+
+    def init(self, **options: object) -> FakeWandb:
+        del options
+        return self
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        assert step >= max(self.rows, default=0)
+        self.rows.setdefault(step, {}).update(row)
+
+    def finish(self) -> None:
+        return
+
+
+def test_an_evaluation_that_comes_late_is_told_to_wandb_with_the_step_that_it_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    group = open_loggers(["wandb"], tmp_path)
+    group.log(2, {"loss": 0.5})
+    group.log(3, {"loss": 0.25})
+    group.log(2, {"eval_accuracy": 0.75})
+    group.close()
+    late = {"eval_accuracy": 0.75, "evaluated_step": 2}
+    assert {2: {"loss": 0.5}, 3: {"loss": 0.25, **late}} == wandb.rows
+    assert {"eval_*": "evaluated_step"} == wandb.axes
 
 
 def test_tensorboard_files_hold_the_points(tmp_path: Path) -> None:
