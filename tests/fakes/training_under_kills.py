@@ -8,6 +8,7 @@ whose calls go through the same handles as the run's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import sqlite3
@@ -24,6 +25,7 @@ from rich.console import Console
 from actors.handles.remote import RemoteActor
 from tests.fakes.cluster_session import kill
 from tinker_ray import ServiceClient
+from tinker_ray.errors import ActorLostError
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.run_directory import open_run
 from tinker_ray.rl.train import find_dataset, train_on
@@ -227,8 +229,16 @@ class Striker(Progress):
         elif strike.kind == "training":
             await self._stepped.wait()
         else:
+            await self._greet_newcomer(before)
+
+    async def _greet_newcomer(self, before: set[str]) -> None:
+        """Wait for a rollout actor that came instead, and that the run is not done with."""
+        while True:
             async with self._remote(await self._newcomer(before)) as actor:
-                await actor.ping()
+                with contextlib.suppress(ActorLostError):
+                    await actor.ping()
+                    return
+            await asyncio.sleep(LOOK_S)
 
     async def _newcomer(self, before: set[str]) -> str:
         """Name the rollout actor that takes the place of a lost one, once there is one."""
