@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tinker_ray.limits.backoff import Backoff, BackoffNotice, Open, Paused, Throttled
+from tinker_ray.limits.backoff import SLACK_S, Backoff, BackoffNotice, Open, Paused, Throttled
 from tinker_ray.limits.claim import UNLIMITED
 from tinker_ray.limits.permit import DISPATCH_LIMIT, TTL_S, PermitLedger
 from tinker_ray.limits.statement import Ruling, Statement
@@ -30,8 +30,6 @@ SLOTS_TTL_S = 40.0
 ALL_ARE_TOLD = 500
 """With no more processes than these, each is told of a pause at once. With more, those who may send
 are; the others hear of it before they may."""
-RETELL_S = 0.2
-"""A pause that becomes longer by less is worth no message: 429s that come together are one."""
 CLOCK_DRIFT = 1e-3
 """No two clocks run more differently than by this."""
 GROWTH_S = 1.0
@@ -223,7 +221,7 @@ class ClusterLimits:
     def _tell_all(self) -> None:
         """Let all be told of a pause that is longer than what they were told before."""
         until = self._now + self.backoff.notice(self._now).pause_s
-        if not until > self._told_until + RETELL_S:
+        if not until > self._told_until + SLACK_S:  # else who was told pauses long enough
             return
         self._told_until = until
         permits, slots = self.permits.holders, self.slots.holders

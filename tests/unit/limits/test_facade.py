@@ -221,6 +221,21 @@ def test_only_the_first_word_of_each_process_after_the_first_429_makes_the_windo
     assert cluster.window.limit(2.0, full=True) == window
 
 
+@pytest.mark.parametrize("later", [0.04, 0.08, 0.3])
+def test_each_429_of_a_burst_is_followed_by_a_second_without_dispatches(later: float) -> None:
+    cluster, one, other = ClusterLimits(), _holder("a", 20), _holder("b", 20)
+    _talk(cluster, 0.0, one, other)
+    first, second, *_ = _admit(one, 0.0)
+    one.rejected(first, 0.0)
+    _talk(cluster, 0.0, one, other)
+    one.rejected(second, later)
+    _talk(cluster, later, one, other)
+    for limits in (one, other):
+        state = limits.state(later)
+        assert isinstance(state, Paused)
+        assert state.until >= later + 1.0
+
+
 def test_a_pause_for_another_reason_teaches_nothing() -> None:
     cluster, limits, other = ClusterLimits(), _holder("a", 100), _holder("b", 100)
     _talk(cluster, 0.0, limits, other)
