@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from tinker_ray.rollouts import RolloutFailedError
 from tinker_ray.rollouts.failure import FETCH, LOST
@@ -42,7 +42,7 @@ class StoredGroup:
         """
         try:
             packed: PackedGroup = ray.get(self.ref, timeout=FETCH_S)
-        except (RayError, GetTimeoutError) as error:
+        except RayError as error:
             raise _lost(error) from None
         return packed
 

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import Any
 
 import tinker_ray
 from tests.bench.result import parser, publish
+from tests.bench.sample_load import are_all_warm
 from tests.bench.stub import stub_service
 from tinker_ray.types import ModelInput, SamplingParams
 
 CAPACITY = 50
 LATENCY_S = 0.2
 WEIGHTS = {"train": 3.0, "eval": 1.0}
-STARTING_S = 8.0
-"""Until four samplers are there."""
+SAMPLERS = 4
 SKIPPED = 500
 """Answers while the capacity is learnt, which happens with 10 dispatches at once."""
 
@@ -31,11 +30,14 @@ SKIPPED = 500
 async def shares(sampler: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a client
     """Ask for everything at once; return the part of each label in the first answers."""
     answered: list[str] = []
+    enough = asyncio.Event()
     prompt, params = ModelInput.from_ints([1, 2, 3]), SamplingParams(max_tokens=4)
 
     async def one(client: Any, label: str) -> None:  # noqa: ANN401 - a client
         await client.sample_async(prompt, 1, params)
         answered.append(label)
+        if len(answered) == SKIPPED + samples:
+            enough.set()
 
     clients = {label: sampler.with_label(label, weight) for label, weight in WEIGHTS.items()}
     tasks = [
@@ -43,8 +45,7 @@ async def shares(sampler: Any, samples: int) -> dict[str, float]:  # noqa: ANN40
         for _ in range(samples)
         for label, client in clients.items()
     ]
-    while len(answered) < SKIPPED + samples:  # noqa: ASYNC110 - the progress is what counts
-        await asyncio.sleep(0.01)
+    await enough.wait()
     counted = answered[SKIPPED : SKIPPED + samples]
     await asyncio.gather(*tasks)
     return {label: counted.count(label) / len(counted) for label in WEIGHTS}
@@ -53,14 +54,16 @@ async def shares(sampler: Any, samples: int) -> dict[str, float]:  # noqa: ANN40
 def measure(mode: Any, samples: int) -> dict[str, float]:  # noqa: ANN401 - a literal
     """Measure in one mode."""
     with stub_service("--latency", str(LATENCY_S), "--capacity", str(CAPACITY)) as url:
-        options: dict[str, Any] = {} if mode == "local" else {"num_cpus": 4, "min_samplers": 4}
+        cluster: dict[str, Any] = {"num_cpus": 4, "min_samplers": SAMPLERS}
+        options = {} if mode == "local" else cluster
         tinker_ray.init(mode=mode, **options)
         try:
             with tinker_ray.ServiceClient(base_url=url) as service:
                 sampler = service.create_sampling_client(base_model="stub/model")
-                prompt = ModelInput.from_ints([1])
-                sampler.sample(prompt, 1, SamplingParams(max_tokens=4)).result()
-                time.sleep(0.0 if mode == "local" else STARTING_S)
+                while mode == "cluster" and not are_all_warm(SAMPLERS):
+                    params, prompt = SamplingParams(max_tokens=4), ModelInput.from_ints([1])
+                    for one in [sampler.sample(prompt, 1, params) for _ in range(SAMPLERS)]:
+                        one.result()
                 return asyncio.run(shares(sampler, samples))
         finally:
             tinker_ray.shutdown()
@@ -71,6 +74,8 @@ def main() -> None:
     command_line = parser(__doc__)
     command_line.add_argument("--samples", type=int, default=2000)
     options = command_line.parse_args()
+    if options.samples < SKIPPED:
+        command_line.error(f"--samples {options.samples}: at least {SKIPPED} are needed")
     os.environ["TINKER_API_KEY"] = "tml-bench"
     os.environ["TINKER_TELEMETRY"] = "0"
     result = {mode: measure(mode, options.samples) for mode in ("local", "cluster")}

@@ -30,14 +30,10 @@ ON_THE_WIRE_S = 0.1
 
 
 def load(client: str, url: str, samples: int, **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401
-    """Start a process that asks for so many samples at once when it is told to.
-
-    One sample for each process that draws, before that, has them all warm.
-    """
-    arguments = ("--client", client, "--samples", samples, "--width", samples)
-    warm_up = ("--warm-up", more.get("TINKER_RAY_MIN_SAMPLERS", 1))
+    """Start a process that asks for so many samples at once when it is told to, and is warm."""
+    arguments = ("--client", client, "--samples", samples, "--width", samples, "--warm-up", 1)
     sizes = ("--prompt-tokens", 64, "--max-tokens", 16)
-    return start_load("sample_load", url, *arguments, *warm_up, *sizes, "--barrier", **more)
+    return start_load("sample_load", url, *arguments, *sizes, "--barrier", **more)
 
 
 def measure(contender: str, num_processes: int, samples: int) -> dict[str, Any]:

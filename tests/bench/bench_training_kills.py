@@ -22,8 +22,13 @@ from typing import Any
 
 import ray
 
-from tests.fakes.training_under_kills import KINDS, Survived, strikes, train_under_kills
-from tinker_ray.rl.config import RunConfig
+from tests.fakes.training_under_kills import (
+    KINDS,
+    Survived,
+    strikes,
+    train_under_kills,
+    whole_run,
+)
 
 SECONDS = 800.0
 LOOPS: dict[str, int | None] = {"synchronous": None, "asynchronous, max_staleness 1": 1}
@@ -48,15 +53,7 @@ def summary(survived: Survived) -> dict[str, Any]:
 
 def measure(max_staleness: int | None, rounds: int) -> dict[str, Any]:
     """Train once with kills."""
-    config = RunConfig(
-        seed=2,
-        steps=60,
-        target_accuracy=0.9,
-        checkpoint_every=1,
-        keep_checkpoints=1,
-        kl_coefficient=1e-3,
-        max_staleness=max_staleness,
-    )
+    config = whole_run(2, max_staleness)
     planned = strikes(KINDS, seed=2, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TINKER_RAY_HOME"] = folder

@@ -50,23 +50,18 @@ def actor_pids() -> set[int]:
     return found
 
 
-def inventories() -> list[dict[str, Any]]:
-    """What the sessions on the cluster say of themselves."""
-    overview = importlib.import_module("actors.overview").overview()
-    return [session.inventory for session in overview.sessions]
-
-
 def messages() -> int:
     """The messages about limits that the session's actor was sent."""
-    return sum(inventory["messages"] for inventory in inventories())
+    overview = importlib.import_module("actors.overview").overview()
+    return sum(session.inventory["messages"] for session in overview.sessions)
 
 
-def wait_for_samplers() -> None:
-    """Return when all samplers that are always there have come up."""
-    wanted = int(os.environ.get("TINKER_RAY_MIN_SAMPLERS", "1"))
-    while sum(len(inventory["holders"]) for inventory in inventories()) < wanted:
-        time.sleep(0.1)
-    time.sleep(1.0)  # until the client has heard from them, too
+def are_all_warm(num_samplers: int) -> bool:
+    """Whether so many samplers have drawn something."""
+    overview = importlib.import_module("actors.overview").overview()
+    states = [state for session in overview.sessions for state in session.samplers.values()]
+    num_warm = sum(bool(state and state.drawn) for state in states)
+    return num_warm >= num_samplers
 
 
 class Bare:
@@ -165,9 +160,10 @@ def main() -> None:
     many = [prompts[number % len(prompts)] for number in range(options.samples)]
     loop = asyncio.new_event_loop()
     is_cluster = options.client == "cluster"
-    if is_cluster:
-        wait_for_samplers()
+    num_samplers = int(os.environ.get("TINKER_RAY_MIN_SAMPLERS", "1"))
     loop.run_until_complete(draw(sampler, many[: options.warm_up], params, options.width))
+    while is_cluster and not are_all_warm(num_samplers):
+        loop.run_until_complete(draw(sampler, many[:num_samplers], params, options.width))
     told = messages() if is_cluster else 0
     pids = actor_pids() if is_cluster else set()
     if options.barrier:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinker_ray.rl.adder import AdderDataset, AdderEnv, AdderGroup, Tokenizer
+from tinker_ray.rl.adder import AdderEnv, AdderGroup, Tokenizer
 from tinker_ray.rl.config import RunConfig
-from tinker_ray.rollouts import Action, Env, EnvGroupBuilder, StepResult
+from tinker_ray.rl.train import find_dataset
+from tinker_ray.rollouts import Action, Dataset, Env, EnvGroupBuilder, StepResult
 
 STEP_S = 0.1
 
@@ -34,7 +35,7 @@ class SlowGroup(AdderGroup):
 class SlowDataset:
     """The problems of another dataset; training takes longer, evaluation does not."""
 
-    adder: AdderDataset
+    adder: Dataset
 
     def batch(self, step: int) -> list[EnvGroupBuilder]:
         groups = self.adder.batch(step)
@@ -45,17 +46,9 @@ class SlowDataset:
         ]
 
     def held_out(self) -> list[EnvGroupBuilder]:
-        return self.adder.held_out()
+        return list(self.adder.held_out())
 
 
 def dataset(config: RunConfig, tokenizer: Tokenizer) -> SlowDataset:
     """Make the dataset that the settings ask for."""
-    adder = AdderDataset(
-        tokenizer,
-        seed=config.seed,
-        prompts_per_step=config.prompts_per_step,
-        samples_per_prompt=config.samples_per_prompt,
-        eval_problems=config.eval_problems,
-        eval_samples=config.eval_samples,
-    )
-    return SlowDataset(adder)
+    return SlowDataset(find_dataset("adder")(config, tokenizer))

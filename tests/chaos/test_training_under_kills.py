@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fakes.training_under_kills import KINDS, Survived, strikes, train_under_kills
+from tests.fakes.training_under_kills import (
+    KINDS,
+    TARGET,
+    Survived,
+    strikes,
+    train_under_kills,
+    whole_run,
+)
 from tinker_ray.rl.config import RunConfig
 
 if TYPE_CHECKING:
@@ -27,19 +34,6 @@ SHORT = RunConfig(
     checkpoint_every=2,
     keep_checkpoints=1,
 )
-TARGET = 0.90
-WHOLE = RunConfig(
-    steps=60,
-    target_accuracy=TARGET,
-    checkpoint_every=1,
-    keep_checkpoints=1,
-    kl_coefficient=1e-3,
-    eval_beside=False,
-)
-"""Asks a sampler for the reference's logprobs, and the checkpoint actor at each step.
-
-No step is taken back, as one that trains beside an evaluation may be: all count.
-"""
 
 
 @pytest.fixture
@@ -79,12 +73,11 @@ def test_a_run_trains_each_step_once_whoever_dies(home: Path) -> None:
 def test_the_reward_rises_to_its_target_whoever_dies(
     home: Path, seed: int, max_staleness: int | None
 ) -> None:
-    config = WHOLE.model_copy(update={"seed": seed, "max_staleness": max_staleness})
+    config = whole_run(seed, max_staleness)
     planned = strikes(KINDS, seed=seed, rounds=3)
     survived = asyncio.run(train_under_kills(config, home, planned, seconds=800))
     # groups of workers that wait for a new session's permits may be overtaken by those of others
     check(survived, droppable=frozenset() if max_staleness is None else frozenset({"stale"}))
     assert set(KINDS) == {strike.kind for strike in survived.strikes}
     assert survived.summary.accuracy_after >= TARGET - 0.05
-    assert survived.steps[-1].eval_accuracy is not None
-    assert survived.steps[-1].eval_accuracy >= TARGET
+    assert (survived.steps[-1].eval_accuracy or 0.0) >= TARGET

@@ -26,6 +26,7 @@ from actors.handles.remote import RemoteActor
 from tests.fakes.cluster_session import kill
 from tinker_ray import ServiceClient
 from tinker_ray.errors import ActorLostError
+from tinker_ray.rl.config import RunConfig
 from tinker_ray.rl.progress import Progress
 from tinker_ray.rl.run_directory import open_run
 from tinker_ray.rl.train import find_dataset, train_on
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from tinker_ray.rl.config import RunConfig
     from tinker_ray.rl.record import StepRecord, Summary
 
 KINDS = ("session", "sampler", "training", "checkpoint", "rollout")
@@ -47,6 +47,7 @@ PHASES = {
     "rollout": ("rollouts",),
 }
 """When an actor of a kind has work, or may be asked for some."""
+TARGET = 0.90
 LATEST_S = 0.2
 LOOK_S = 0.02
 
@@ -73,6 +74,24 @@ class Strike:
         """Say it in a line."""
         after = "" if self.recovery_s is None else f", back after {self.recovery_s:.2f} s"
         return f"step {self.step}, {self.phase} + {self.delay_s:.2f} s: {self.kind}{after}"
+
+
+def whole_run(seed: int, max_staleness: int | None) -> RunConfig:
+    """Describe a run that learns its task while all kinds of actors have something to do.
+
+    It asks a sampler for the reference's logprobs, and the checkpoint actor at each step. No step
+    is taken back, as one that trains beside an evaluation may be: all count.
+    """
+    return RunConfig(
+        seed=seed,
+        steps=60,
+        target_accuracy=TARGET,
+        checkpoint_every=1,
+        keep_checkpoints=1,
+        kl_coefficient=1e-3,
+        max_staleness=max_staleness,
+        eval_beside=False,
+    )
 
 
 def strikes(kinds: Sequence[str], *, seed: int, rounds: int = 1) -> list[Strike]:

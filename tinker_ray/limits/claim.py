@@ -49,8 +49,8 @@ class Terms:
     Attributes:
         ttl_s: How long a lease lasts, from when the claim was sent.
         patience_s: How long one that holds nothing stays in line without a word.
-        block: Permits are asked for in multiples of this. With 1, which means that holders are
-            many, idle ones are given back one by one.
+        block: Permits are asked for in multiples of this. With 1, which means that permits are
+            scarce or holders many, idle ones are given back one by one.
         idle_s: How long permits may lie idle.
         is_ample: There is a permit for each holder at least: one with samples in line may keep
             its share although it cannot use it at the moment.

@@ -327,9 +327,7 @@ class Run:
         except ActorLostError as error:
             self._owner.note_loss(worker, error)
         except asyncio.CancelledError:
-            if (
-                not is_being_cancelled()
-            ):  # nobody here wanted that, and the group has to end somehow
+            if not is_being_cancelled():  # nobody here wanted that: the group has to end somehow
                 detail = f"the worker {worker} cancelled it"
                 self._tell(AttemptFailed(attempt, "infrastructure", detail))
             raise
