@@ -7,7 +7,6 @@ import concurrent.futures
 import logging
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,8 +143,7 @@ def test_what_a_cancelled_task_measured_has_come_when_the_executor_has_ended(
     executor: RayExecutor, measured: Measured, tmp_path: Path
 ) -> None:
     running = executor.submit(measure_and_hang, str(tmp_path / "begun"))
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.01)
+    asyncio.run(until_it_exists(str(tmp_path / "begun")))
     running.cancel()
     executor.shutdown()
     assert [1] == [point.value for point in measured.points("begun")]
